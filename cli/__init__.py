@@ -1,0 +1,1 @@
+"""The ``anyseek`` command: the only package that prints or exits."""

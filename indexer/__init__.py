@@ -1,0 +1,1 @@
+"""Keeps an index in step with folders: finds what changed, decodes, embeds, stores."""

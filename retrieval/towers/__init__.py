@@ -1,0 +1,1 @@
+"""The ways into a space, one file per family of models."""

@@ -1,0 +1,112 @@
+"""The words that the whole project shares: modality, part, tower, encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+"""A matrix ``(n, dim)`` of float32 whose rows have length 1."""
+
+
+class Modality(StrEnum):
+    """What kind of thing an item is."""
+
+    IMAGE = "image"
+    AUDIO = "audio"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in its item a part lies; every field is ``None`` where it has no meaning.
+
+    Attributes:
+        start_s: Start in seconds from the beginning of the item.
+        end_s: End in seconds, exclusive.
+        page: Page number in a paged document, counted from 1.
+        line: First line of the part in its text, counted from 1.
+        text: The words of a text part, as they are shown beside a hit.
+    """
+
+    start_s: float | None = None
+    end_s: float | None = None
+    page: int | None = None
+    line: int | None = None
+    text: str | None = None
+
+
+WHOLE = Place()
+"""The place of a part that is its whole item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing to embed: a whole picture, a passage of a text.
+
+    Attributes:
+        content: What the tower of this modality takes: a ``PIL.Image.Image`` or a ``str``.
+        place: Where in the item it lies.
+    """
+
+    content: Any
+    place: Place = WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A decoded file.
+
+    Attributes:
+        modality: What it is.
+        parts: At least one part, in the order of the file.
+        width: Pixels, as shown (after EXIF rotation); ``None`` for texts.
+        height: Pixels, as shown.
+        taken_at: Local time from EXIF in ISO 8601 (``2024-05-31T18:04:00``), if there is one.
+    """
+
+    modality: Modality
+    parts: tuple[Part, ...]
+    width: int | None = None
+    height: int | None = None
+    taken_at: str | None = None
+
+
+class Tower(Protocol):
+    """One modality's way into one space.
+
+    ``prepare`` and ``embed`` may be called from several threads at once.
+    """
+
+    @property
+    def side_px(self) -> int | None:
+        """Shorter side that a picture needs, so that decoders may scale down; ``None`` if moot."""
+
+    def prepare(self, content: Any) -> Any:
+        """Turns a part's content into what ``embed`` takes; on the CPU, without the weights."""
+
+    def embed(self, batch: Sequence[Any]) -> Vectors:
+        """Embeds prepared contents: ``(len(batch), dim)`` float32, unit rows, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Towers that share one space.
+
+    Attributes:
+        model: Name by which ``retrieval.models.load`` finds it.
+        space: Identity of the vectors. It changes whenever weights or preprocessing change;
+            vectors of two spaces are never compared.
+        dim: Length of a vector.
+        towers: One tower per modality that the model knows.
+    """
+
+    model: str
+    space: str
+    dim: int
+    towers: Mapping[Modality, Tower]

@@ -1,0 +1,255 @@
+"""Files become pictures and passages: the only module that decodes media.
+
+Nothing in a file is trusted: the size of a picture is checked before its pixels are decoded, the
+format is told from the content and not from the name, and whatever a decoder raises becomes one
+``MediaError`` with a reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import threading
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from retrieval.documents import passages
+from retrieval.errors import MediaError
+from retrieval.store.records import Fingerprint
+from retrieval.types import Media, Modality, Part
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif".split()
+)
+TEXT_SUFFIXES = frozenset(".txt .text .md .markdown .rst .html .htm .xhtml .pdf".split())
+HEIF_SUFFIXES = frozenset((".heic", ".heif"))
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+
+MAX_FILE_BYTES = 1 << 30  # a picture or text beyond 1 GiB is no picture or text of a person's
+# A 200-megapixel telephone JPEG is decoded at an eighth of its size; other formats must be
+# decoded whole, 4 bytes a pixel, and 128 megapixels keep that within 512 MB.
+MAX_JPEG_PIXELS = 256_000_000
+MAX_PIXELS = 128_000_000
+LARGE_PIXELS = 16_000_000  # above this, pictures that decode whole are decoded one at a time
+Image.MAX_IMAGE_PIXELS = None  # our own limits stand above, and are checked before decoding
+
+_one_large_picture = threading.Semaphore(1)
+_heif = threading.Lock()
+
+
+def modality_of(name: str | bytes) -> Modality | None:
+    """Tells from a file's name what it should hold; ``None`` if it is nothing that we read."""
+    suffix = os.path.splitext(os.fsdecode(name))[1].lower()  # noqa: PTH122 (bytes, and hot)
+    if suffix in IMAGE_SUFFIXES:
+        return Modality.IMAGE
+    if suffix in TEXT_SUFFIXES:
+        return Modality.TEXT
+    return None
+
+
+class FileContent:
+    """A file's bytes with the fingerprint that belongs to exactly them.
+
+    Attributes:
+        data: The whole file.
+        fingerprint: Size and time, the same before and after reading.
+        content_hash: 16 bytes of BLAKE2b over ``data``.
+    """
+
+    __slots__ = ("content_hash", "data", "fingerprint")
+
+    def __init__(self, data: bytes, fingerprint: Fingerprint) -> None:
+        """Hashes the data."""
+        self.data = data
+        self.fingerprint = fingerprint
+        self.content_hash = hashlib.blake2b(data, digest_size=16).digest()
+
+
+def read(path: str | bytes | Path) -> FileContent:
+    """Reads a file whole, and makes sure that it did not change meanwhile.
+
+    Raises:
+        MediaError: If it is gone, unreadable, empty, too large, or changing.
+    """
+    try:
+        # O_NONBLOCK: a named pipe with a picture's name must not hang the run
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            return _read(file)
+    except FileNotFoundError:
+        raise MediaError("vanished before it could be read") from None
+    except PermissionError:
+        raise MediaError("no permission to read it") from None
+    except IsADirectoryError:
+        raise MediaError("is a folder") from None
+    except OSError as error:
+        raise MediaError(f"cannot be read: {error.strerror or error}") from None
+
+
+def _read(file: BinaryIO) -> FileContent:
+    before = os.fstat(file.fileno())
+    if before.st_size > MAX_FILE_BYTES:
+        raise MediaError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+    data = file.read(MAX_FILE_BYTES + 1)
+    after = os.fstat(file.fileno())
+    if (
+        len(data) != before.st_size
+        or after.st_size != before.st_size
+        or after.st_mtime_ns != before.st_mtime_ns
+    ):
+        raise MediaError("changed while it was being read; the next run will take it")
+    if not data:
+        raise MediaError("is empty")
+    return FileContent(data, Fingerprint(before.st_size, before.st_mtime_ns))
+
+
+def decode(data: bytes, name: str | bytes, *, side_px: int | None = None) -> Media:
+    """Turns a file's bytes into its parts.
+
+    Args:
+        data: The whole file.
+        name: Its name or path; the suffix tells pictures from texts.
+        side_px: If given, a picture may come scaled down, its shorter side not below this.
+
+    Raises:
+        MediaError: With the reason, if nothing can be made of it.
+    """
+    match modality_of(name):
+        case Modality.IMAGE:
+            return _picture(data, name, side_px)
+        case Modality.TEXT:
+            return Media(Modality.TEXT, passages(data, os.fsdecode(name)))
+    raise MediaError("is no kind of file that anyseek reads")
+
+
+def _picture(data: bytes, name: str | bytes, side_px: int | None) -> Media:
+    suffix = os.path.splitext(os.fsdecode(name))[1].lower()  # noqa: PTH122
+    if suffix in HEIF_SUFFIXES or data[4:12] in (b"ftypheic", b"ftypmif1", b"ftypheix"):
+        _load_heif()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata is not the reader's business here
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
+                return _picture_from(image, side_px)
+    except UnidentifiedImageError:
+        raise MediaError("is not a picture in a format that anyseek knows") from None
+    except MediaError:
+        raise
+    except MemoryError:
+        raise MediaError("needs more memory than there is") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        EOFError,
+        RuntimeError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:  # what Pillow's decoders are known to raise on damaged files
+        raise MediaError(f"is damaged or truncated ({error})") from None
+
+
+def _picture_from(image: Image.Image, side_px: int | None) -> Media:
+    width, height = image.size
+    limit = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
+    if width * height > limit:
+        raise MediaError(
+            f"{width} x {height} pixels are too many (the limit is {limit // 1_000_000} million)"
+        )
+    exif = image.getexif()
+    taken_at = _taken_at(exif)
+    if side_px is not None and image.format in ("JPEG", "MPO"):
+        # libjpeg scales by 1/2, 1/4 or 1/8 while it decodes. Twice the wanted side leaves the
+        # last halving to the tower's own filter, so that the result hardly differs.
+        scale = max(1.0, min(width, height) / (2 * side_px))
+        image.draft("RGB", (int(width / scale), int(height / scale)))
+    if image.width * image.height > LARGE_PIXELS:
+        with _one_large_picture:
+            image = _reduced(image, side_px)
+    else:
+        image = _reduced(image, side_px)
+    image = ImageOps.exif_transpose(image)
+    if exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+        width, height = height, width
+    return Media(Modality.IMAGE, (Part(_rgb(image)),), width, height, taken_at=taken_at)
+
+
+def _reduced(image: Image.Image, side_px: int | None) -> Image.Image:
+    """Decodes the pixels and shrinks them at once by a whole factor where that loses nothing."""
+    image.load()
+    factor = 1 if side_px is None else min(image.size) // (2 * side_px)
+    if factor < 2 or image.mode in ("1", "P", "PA"):  # palette indices cannot be averaged
+        return image
+    orientation = image.getexif()
+    reduced = image.reduce(factor)
+    reduced.info["exif"] = orientation.tobytes() if orientation else b""
+    return reduced
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Converts any mode to RGB; transparent parts become white, as a page would show them."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _from_wide(image)
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_wide(image: Image.Image) -> Image.Image:
+    """Scales 16-bit, 32-bit and float grey to 8 bits; Pillow itself would clip at 255."""
+    import numpy as np
+
+    values = np.asarray(image, dtype=np.float32)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    if image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255):
+        top = 65535.0 if values.max(initial=0) <= 65535 else float(values.max())
+    else:
+        top = 255.0 if values.max(initial=0) > 1 else 1.0
+    grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _taken_at(exif: Image.Exif) -> str | None:
+    """Reads DateTimeOriginal, else DateTime, as ISO 8601; nonsense counts as no date."""
+    values = (
+        exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal),
+        exif.get(ExifTags.Base.DateTime),
+    )
+    for value in values:
+        if isinstance(value, str):
+            try:
+                return datetime.strptime(value.strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
+            except ValueError:
+                continue
+    return None
+
+
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _load_heif() -> None:
+    with _heif:
+        if "HEIF" in Image.OPEN:
+            return
+        try:
+            import pillow_heif
+        except ImportError:
+            raise MediaError("HEIC needs one more library: pip install 'anyseek[heif]'") from None
+        pillow_heif.register_heif_opener()

@@ -1,0 +1,29 @@
+"""The index file. SQLite is the truth; every other file can be rebuilt from it."""
+
+from retrieval.store.records import (
+    Batch,
+    Fingerprint,
+    Found,
+    ItemRecord,
+    Known,
+    Relocation,
+    Seal,
+    Space,
+    Summary,
+    Twin,
+)
+from retrieval.store.store import Store
+
+__all__ = [
+    "Batch",
+    "Fingerprint",
+    "Found",
+    "ItemRecord",
+    "Known",
+    "Relocation",
+    "Seal",
+    "Space",
+    "Store",
+    "Summary",
+    "Twin",
+]

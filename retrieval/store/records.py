@@ -1,0 +1,174 @@
+"""What goes into and comes out of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from retrieval.types import Modality, Place, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells a file as unchanged without reading it.
+
+    Attributes:
+        size: Bytes.
+        mtime_ns: Time of the last change, nanoseconds since 1970.
+    """
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An item as the scanner compares it with the folder.
+
+    Attributes:
+        id: Item id.
+        path: Absolute path, as the bytes that the file system has.
+        fingerprint: As it was when its vectors were made.
+        complete: Whether it has vectors in the space asked about.
+    """
+
+    id: int
+    path: bytes
+    fingerprint: Fingerprint
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """A file with everything learned from it, ready to be stored.
+
+    Attributes:
+        path: Absolute path, as the bytes that the file system has.
+        fingerprint: Of the very bytes that were embedded.
+        content_hash: 16 bytes, BLAKE2b of the content.
+        modality: Of the item and its parts.
+        places: One per part, in order.
+        vectors: ``(len(places), dim)`` float32, unit rows; row ``i`` belongs to ``places[i]``.
+        width: Pixels, as shown.
+        height: Pixels, as shown.
+        duration_s: Seconds, for what has a length in time.
+        taken_at: Local time in ISO 8601.
+    """
+
+    path: bytes
+    fingerprint: Fingerprint
+    content_hash: bytes
+    modality: Modality
+    places: tuple[Place, ...]
+    vectors: Vectors
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    taken_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """A path whose content an item already has.
+
+    Attributes:
+        item_id: The item that has it.
+        path: Where the content is (too).
+        fingerprint: Of the file at ``path``.
+    """
+
+    item_id: int
+    path: bytes
+    fingerprint: Fingerprint
+
+
+@dataclass(slots=True)
+class Batch:
+    """One transaction's worth of changes; ``Store.write`` applies it whole or not at all.
+
+    Attributes:
+        records: New or changed items with their vectors.
+        moves: Items whose file was renamed: the old path is gone.
+        copies: Items whose content is also found elsewhere: the old path stays.
+        touched: Items whose file has the same content at a new time.
+        removed: Ids of items whose file is gone.
+    """
+
+    records: list[ItemRecord] = field(default_factory=list)
+    moves: list[Relocation] = field(default_factory=list)
+    copies: list[Relocation] = field(default_factory=list)
+    touched: list[Relocation] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Counts the items that change."""
+        return (
+            len(self.records)
+            + len(self.moves)
+            + len(self.copies)
+            + len(self.touched)
+            + len(self.removed)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """An item that has a given content."""
+
+    id: int
+    path: bytes
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A space that the index holds vectors of.
+
+    Attributes:
+        id: Row id.
+        name: Identity of the space, as the encoder declares it.
+        model: Name of the model that made it.
+        dim: Length of a vector.
+    """
+
+    id: int
+    name: str
+    model: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A vector with what a person wants to know of it."""
+
+    vector_id: int
+    item_id: int
+    path: bytes
+    modality: Modality
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The derived file that stands for the vectors of one space and modality up to an id.
+
+    Attributes:
+        file: Name within the index's folder of derived files.
+        last_id: Largest vector id that was stored when it was made.
+        count: Vectors in it.
+    """
+
+    file: str
+    last_id: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Counts for ``anyseek status``; the keys of the mappings are modalities."""
+
+    items: dict[Modality, int]
+    parts: dict[Modality, int]
+    vectors: dict[tuple[str, Modality], int]
+    spaces: tuple[Space, ...]
+    generation: int
+    last_indexed_s: int | None

@@ -1,0 +1,174 @@
+"""The tables, and how an older file becomes today's: an append-only list of migrations."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+from sqlalchemy import (
+    BLOB,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+from retrieval.errors import NewerIndexError, NotAnIndexError
+
+APPLICATION_ID = 0x616E7973  # "anys", so that `file` and we recognise an index
+
+tables = MetaData()
+
+items = Table(
+    "items",
+    tables,
+    Column("id", Integer, primary_key=True),
+    Column("path", BLOB, nullable=False, unique=True),  # bytes: names need not be UTF-8
+    Column("modality", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("mtime_ns", Integer, nullable=False),
+    Column("content_hash", BLOB, nullable=False),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("duration_s", Float),
+    Column("taken_at", Text),
+    Column("indexed_at_s", Integer, nullable=False),
+)
+parts = Table(
+    "parts",
+    tables,
+    Column("id", Integer, primary_key=True),
+    Column("item_id", ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("start_s", Float),
+    Column("end_s", Float),
+    Column("page", Integer),
+    Column("line", Integer),
+    Column("text", Text),
+)
+spaces = Table(
+    "spaces",
+    tables,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("model", Text, nullable=False),
+    Column("dim", Integer, nullable=False),
+)
+vectors = Table(
+    "vectors",
+    tables,
+    Column("id", Integer, primary_key=True),
+    Column("part_id", ForeignKey("parts.id", ondelete="CASCADE"), nullable=False),
+    Column("space_id", ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("modality", Text, nullable=False),
+    Column("vector", BLOB, nullable=False),  # dim x float16, little-endian, unit length
+)
+removed = Table(  # vectors that sealed files may still hold
+    "removed",
+    tables,
+    Column("vector_id", Integer, primary_key=True),
+    Column("space_id", Integer, nullable=False),
+    Column("modality", Text, nullable=False),
+)
+seals = Table(  # which derived file stands for the vectors up to `last_id`
+    "seals",
+    tables,
+    Column("space_id", ForeignKey("spaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("modality", Text, primary_key=True),
+    Column("file", Text, nullable=False),
+    Column("last_id", Integer, nullable=False),
+    Column("count", Integer, nullable=False),
+)
+meta = Table(
+    "meta",
+    tables,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+
+def _first(connection: Connection) -> None:
+    # AUTOINCREMENT: an id is never given twice, so a sealed file cannot mistake a new vector
+    # for one it holds.
+    for statement in (
+        """CREATE TABLE items (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL UNIQUE,
+            modality TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+            content_hash BLOB NOT NULL, width INTEGER, height INTEGER, duration_s REAL,
+            taken_at TEXT, indexed_at_s INTEGER NOT NULL)""",
+        "CREATE INDEX items_by_content ON items (content_hash)",
+        """CREATE TABLE parts (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            item_id INTEGER NOT NULL REFERENCES items (id) ON DELETE CASCADE,
+            ordinal INTEGER NOT NULL, start_s REAL, end_s REAL, page INTEGER, line INTEGER,
+            text TEXT, UNIQUE (item_id, ordinal))""",
+        """CREATE TABLE spaces (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,
+            model TEXT NOT NULL, dim INTEGER NOT NULL)""",
+        """CREATE TABLE vectors (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            part_id INTEGER NOT NULL REFERENCES parts (id) ON DELETE CASCADE,
+            space_id INTEGER NOT NULL REFERENCES spaces (id) ON DELETE CASCADE,
+            modality TEXT NOT NULL, vector BLOB NOT NULL, UNIQUE (part_id, space_id))""",
+        "CREATE INDEX vectors_by_kind ON vectors (space_id, modality, id)",
+        """CREATE TABLE removed (
+            vector_id INTEGER PRIMARY KEY, space_id INTEGER NOT NULL, modality TEXT NOT NULL)""",
+        """CREATE TRIGGER vectors_removed AFTER DELETE ON vectors
+            WHEN EXISTS (SELECT 1 FROM seals WHERE space_id = old.space_id
+                         AND modality = old.modality AND last_id >= old.id)
+            BEGIN INSERT INTO removed VALUES (old.id, old.space_id, old.modality); END""",
+        """CREATE TABLE seals (
+            space_id INTEGER NOT NULL REFERENCES spaces (id) ON DELETE CASCADE,
+            modality TEXT NOT NULL, file TEXT NOT NULL, last_id INTEGER NOT NULL,
+            count INTEGER NOT NULL, PRIMARY KEY (space_id, modality))""",
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        "INSERT INTO meta VALUES ('generation', '0')",
+    ):
+        connection.execute(text(statement))
+    connection.execute(
+        meta.insert(), [{"key": "lineage", "value": uuid.uuid4().hex}]
+    )  # tells copies of other indexes' files apart
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)
+"""Append only: entry ``i`` takes a file from ``user_version`` ``i`` to ``i + 1``."""
+
+
+def version(connection: Connection) -> int:
+    """Gives the schema version of an index; 0 for an empty database.
+
+    Raises:
+        NotAnIndexError: If the database belongs to another program.
+        NewerIndexError: If it was written by a newer anyseek.
+    """
+    found = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+    application = connection.execute(text("PRAGMA application_id")).scalar_one()
+    if application != APPLICATION_ID:
+        if found or connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one():
+            raise NotAnIndexError("is a database of another program, not an anyseek index")
+        return 0
+    if found > len(MIGRATIONS):
+        raise NewerIndexError(
+            f"was written by a newer anyseek (schema {found}; this one knows {len(MIGRATIONS)})"
+        )
+    return found
+
+
+def migrate(connection: Connection) -> None:
+    """Brings an index to today's schema, one transaction per step.
+
+    ``connection`` must be in driver-level autocommit; see ``retrieval.store.engine``.
+    """
+    while (done := version(connection)) < len(MIGRATIONS):
+        connection.rollback()  # ends the read above; the write lock comes with BEGIN IMMEDIATE
+        with connection.begin():
+            if version(connection) == done:  # another process may have been first
+                MIGRATIONS[done](connection)
+                connection.execute(text(f"PRAGMA user_version = {done + 1}"))
+                connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
+    connection.rollback()

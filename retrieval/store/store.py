@@ -1,0 +1,377 @@
+"""The index as SQLite keeps it: items, their parts, the parts' vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, and_, func, insert, select
+from sqlalchemy.sql import Select
+
+from retrieval.errors import IndexMissingError, StorageError
+from retrieval.store.engine import named_failures, open_engine
+from retrieval.store.records import (
+    Batch,
+    Fingerprint,
+    Found,
+    Known,
+    Seal,
+    Space,
+    Summary,
+    Twin,
+)
+from retrieval.store.schema import MIGRATIONS, items, meta, migrate, parts, removed, seals, version
+from retrieval.store.schema import spaces as spaces_table
+from retrieval.store.schema import vectors as vectors_table
+from retrieval.store.writing import apply
+from retrieval.types import Encoder, Modality, Place
+
+PAGE_ROWS = 10_000  # rows read at a time while a folder is compared: a few MB
+MAX_VARIABLES = 10_000  # SQLite takes 32,766 values in one statement
+
+
+class Store:
+    """The one place that reads and writes an index file.
+
+    Use it as a context manager, from one thread at a time. Reading commands open it with
+    ``write=False``: they cannot change it, and see it as it was at their first read.
+    """
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        """Opens an index.
+
+        Args:
+            path: The SQLite file.
+            write: Whether it may be changed; then it is created where it is missing and brought
+                to today's schema.
+
+        Raises:
+            IndexMissingError: If there is nothing at ``path`` and ``write`` is false.
+            NotAnIndexError: If something else is there.
+            NewerIndexError: If a newer anyseek wrote it.
+            StorageError: If the disk does not let us.
+        """
+        self.path = path
+        if path.is_dir():
+            raise StorageError(f"{path} is a folder; --index takes the path of a file")
+        if write:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot make the folder of {path}: {error.strerror}; "
+                    "choose another place with --index"
+                ) from error
+        elif not path.exists():
+            raise IndexMissingError(
+                f"there is no index at {path} yet; make one with `anyseek index FOLDER`"
+            )
+        with named_failures(path):
+            self._engine = open_engine(path, write=write)
+            self._snapshot = None if write else self._engine.connect()
+            try:
+                if self._snapshot is None:
+                    with self._engine.connect() as connection:
+                        migrate(connection)
+                elif version(self._snapshot) < len(MIGRATIONS):
+                    raise IndexMissingError(
+                        f"{path} holds no index that this anyseek can read yet; "
+                        "run `anyseek index FOLDER` to make it ready"
+                    )
+            except BaseException:
+                self._engine.dispose()
+                raise
+
+    def __enter__(self) -> Store:
+        """Gives the store itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; what was committed stays."""
+        if self._snapshot is not None:
+            self._snapshot.close()
+        self._engine.dispose()
+
+    # ---- reading -------------------------------------------------------------------------
+
+    def _rows(self, statement: Select[Any]) -> Sequence[Any]:
+        with named_failures(self.path):
+            if self._snapshot is not None:
+                return self._snapshot.execute(statement).all()
+            with self._engine.begin() as connection:
+                return connection.execute(statement).all()
+
+    def generation(self) -> int:
+        """Counts the writes since the index was made."""
+        (row,) = self._rows(select(meta.c.value).where(meta.c.key == "generation"))
+        return int(row[0])
+
+    def spaces(self) -> tuple[Space, ...]:
+        """Lists the spaces in the order in which they were added; the first is the default."""
+        return tuple(
+            Space(*row)
+            for row in self._rows(
+                select(
+                    spaces_table.c.id,
+                    spaces_table.c.name,
+                    spaces_table.c.model,
+                    spaces_table.c.dim,
+                ).order_by(spaces_table.c.id)
+            )
+        )
+
+    def known(self, root: bytes, space: Space) -> Iterator[Known]:
+        """Lists the items at or under a path, in bytewise order of their paths.
+
+        Rows are read in pages, so memory stays flat and the index may be written meanwhile.
+
+        Args:
+            root: Absolute path without a trailing slash.
+            space: The one that ``Known.complete`` speaks of.
+        """
+        columns = (items.c.id, items.c.path, items.c.size, items.c.mtime_ns, _embedded(space))
+        for row in self._rows(select(*columns).where(items.c.path == root)):
+            yield Known(row[0], row[1], Fingerprint(row[2], row[3]), bool(row[4]))
+        last, end = _span(root)
+        while True:
+            page = self._rows(
+                select(*columns)
+                .where(items.c.path > last, items.c.path < end)
+                .order_by(items.c.path)
+                .limit(PAGE_ROWS)
+            )
+            for row in page:
+                yield Known(row[0], row[1], Fingerprint(row[2], row[3]), bool(row[4]))
+            if len(page) < PAGE_ROWS:
+                return
+            last = page[-1][1]
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Lists the distinct file sizes of all items, ascending."""
+        rows = self._rows(select(items.c.size).distinct().order_by(items.c.size))
+        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+
+    def twins(self, content_hash: bytes, space: Space) -> list[Twin]:
+        """Lists the items with this content that have vectors in the space, oldest first."""
+        return [
+            Twin(row[0], row[1], Fingerprint(row[2], row[3]))
+            for row in self._rows(
+                select(items.c.id, items.c.path, items.c.size, items.c.mtime_ns)
+                .where(items.c.content_hash == content_hash, _embedded(space))
+                .order_by(items.c.id)
+            )
+        ]
+
+    def modalities(self, space: Space) -> tuple[Modality, ...]:
+        """Lists the modalities that have vectors in a space."""
+        return tuple(
+            modality
+            for modality in Modality
+            if self._rows(
+                select(vectors_table.c.id).where(_kind(vectors_table, space.id, modality)).limit(1)
+            )
+        )
+
+    def vectors(
+        self, space: Space, modality: Modality, *, after: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Gives vector ids and vectors, ascending by id.
+
+        Args:
+            space: Whose vectors.
+            modality: Of the parts.
+            after: Only ids larger than this.
+
+        Returns:
+            Ids ``(n,)`` and vectors ``(n, dim)`` as they are stored.
+        """
+        rows = self._rows(
+            select(vectors_table.c.id, vectors_table.c.vector)
+            .where(_kind(vectors_table, space.id, modality), vectors_table.c.id > after)
+            .order_by(vectors_table.c.id)
+        )
+        ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        joined = b"".join(row[1] for row in rows)
+        return ids, np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
+
+    def seal(self, space: Space, modality: Modality) -> Seal | None:
+        """Names the derived file that stands for the older vectors, if one was made."""
+        rows = self._rows(
+            select(seals.c.file, seals.c.last_id, seals.c.count).where(
+                _kind(seals, space.id, modality)
+            )
+        )
+        return Seal(*rows[0]) if rows else None
+
+    def removed(self, space: Space, modality: Modality) -> NDArray[np.int64]:
+        """Lists the ids that the sealed file holds and the index no longer has."""
+        rows = self._rows(
+            select(removed.c.vector_id)
+            .where(_kind(removed, space.id, modality))
+            .order_by(removed.c.vector_id)
+        )
+        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+
+    def vector_ids_under(self, space: Space, modality: Modality, root: bytes) -> NDArray[np.int64]:
+        """Lists the vectors of items at or under a path, ascending."""
+        low, high = _span(root)
+        rows = self._rows(
+            select(vectors_table.c.id)
+            .join(parts, vectors_table.c.part_id == parts.c.id)
+            .join(items, parts.c.item_id == items.c.id)
+            .where(
+                (items.c.path == root) | ((items.c.path > low) & (items.c.path < high)),
+                vectors_table.c.space_id == space.id,
+                vectors_table.c.modality == modality,
+            )
+        )
+        ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        ids.sort()
+        return ids
+
+    def found(self, vector_ids: Sequence[int]) -> dict[int, Found]:
+        """Looks up vectors; ids that are not in the index are left out."""
+        result: dict[int, Found] = {}
+        for start in range(0, len(vector_ids), MAX_VARIABLES):
+            rows = self._rows(
+                select(
+                    vectors_table.c.id,
+                    items.c.id,
+                    items.c.path,
+                    items.c.modality,
+                    parts.c.start_s,
+                    parts.c.end_s,
+                    parts.c.page,
+                    parts.c.line,
+                    parts.c.text,
+                )
+                .join(parts, vectors_table.c.part_id == parts.c.id)
+                .join(items, parts.c.item_id == items.c.id)
+                .where(vectors_table.c.id.in_(vector_ids[start : start + MAX_VARIABLES]))
+            )
+            for row in rows:
+                result[row[0]] = Found(row[0], row[1], row[2], Modality(row[3]), Place(*row[4:]))
+        return result
+
+    def item(self, path: bytes) -> tuple[int, Fingerprint, Modality] | None:
+        """Looks up an item by its path."""
+        rows = self._rows(
+            select(items.c.id, items.c.size, items.c.mtime_ns, items.c.modality).where(
+                items.c.path == path
+            )
+        )
+        if not rows:
+            return None
+        return rows[0][0], Fingerprint(rows[0][1], rows[0][2]), Modality(rows[0][3])
+
+    def item_vectors(self, item_id: int, space: Space) -> NDArray[np.float16]:
+        """Gives an item's vectors in a space, ``(parts, dim)``, in the order of its parts."""
+        rows = self._rows(
+            select(vectors_table.c.vector)
+            .join(parts, vectors_table.c.part_id == parts.c.id)
+            .where(parts.c.item_id == item_id, vectors_table.c.space_id == space.id)
+            .order_by(parts.c.ordinal)
+        )
+        joined = b"".join(row[0] for row in rows)
+        return np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
+
+    def summary(self) -> Summary:
+        """Counts everything, for people."""
+        by_modality = self._rows(
+            select(items.c.modality, func.count(), func.max(items.c.indexed_at_s)).group_by(
+                items.c.modality
+            )
+        )
+        part_counts = self._rows(
+            select(items.c.modality, func.count())
+            .join(parts, parts.c.item_id == items.c.id)
+            .group_by(items.c.modality)
+        )
+        vector_counts = self._rows(
+            select(spaces_table.c.name, vectors_table.c.modality, func.count())
+            .join(spaces_table, vectors_table.c.space_id == spaces_table.c.id)
+            .group_by(spaces_table.c.name, vectors_table.c.modality)
+        )
+        return Summary(
+            items={Modality(row[0]): row[1] for row in by_modality},
+            parts={Modality(row[0]): row[1] for row in part_counts},
+            vectors={(row[0], Modality(row[1])): row[2] for row in vector_counts},
+            spaces=self.spaces(),
+            generation=self.generation(),
+            last_indexed_s=max((row[2] for row in by_modality), default=None),
+        )
+
+    # ---- writing -------------------------------------------------------------------------
+
+    def add_space(self, encoder: Encoder) -> Space:
+        """Gives the row of an encoder's space, making it where the index does not have it."""
+        known = {space.name: space for space in self.spaces()}
+        if encoder.space not in known:
+            with named_failures(self.path), self._engine.begin() as connection:
+                connection.execute(
+                    insert(spaces_table).values(
+                        name=encoder.space, model=encoder.model, dim=encoder.dim
+                    )
+                )
+            known = {space.name: space for space in self.spaces()}
+        return known[encoder.space]
+
+    def write(self, batch: Batch, space: Space) -> None:
+        """Commits changes: replaced rows out, new rows with their vectors in, all or nothing.
+
+        This is the only commit of index data. A fingerprint is stored only together with the
+        vectors of the content that it was taken from, so after a crash the next scan finds again
+        exactly what was lost.
+        """
+        if not batch:
+            return
+        with named_failures(self.path), self._engine.begin() as connection:
+            apply(connection, batch, space)
+
+    def set_seal(self, space: Space, modality: Modality, seal: Seal) -> None:
+        """Makes a finished derived file the one that readers use."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            connection.execute(seals.delete().where(_kind(seals, space.id, modality)))
+            connection.execute(
+                insert(seals).values(
+                    space_id=space.id,
+                    modality=modality,
+                    file=seal.file,
+                    last_id=seal.last_id,
+                    count=seal.count,
+                )
+            )
+            connection.execute(removed.delete().where(_kind(removed, space.id, modality)))
+
+
+def _kind(table: Any, space_id: int, modality: Modality) -> ColumnElement[bool]:
+    return and_(table.c.space_id == space_id, table.c.modality == str(modality))
+
+
+def _embedded(space: Space) -> ColumnElement[bool]:
+    return (
+        select(vectors_table.c.id)
+        .join(parts, vectors_table.c.part_id == parts.c.id)
+        .where(parts.c.item_id == items.c.id, vectors_table.c.space_id == space.id)
+        .correlate(items)
+        .exists()
+    )
+
+
+def _span(root: bytes) -> tuple[bytes, bytes]:
+    """Gives the open interval in which exactly the paths below ``root`` lie."""
+    base = root.rstrip(b"/")
+    return base + b"/", base + b"0"  # "0" follows "/"

@@ -21,8 +21,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from retrieval.documents import passages
 from retrieval.errors import MediaError
-from retrieval.store.records import Fingerprint
-from retrieval.types import Media, Modality, Part
+from retrieval.types import Fingerprint, Media, Modality, Part
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif".split()

@@ -23,6 +23,19 @@ class Modality(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells a file as unchanged without reading it.
+
+    Attributes:
+        size: Bytes.
+        mtime_ns: Time of the last change, nanoseconds since 1970.
+    """
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where in its item a part lies; every field is ``None`` where it has no meaning.
 

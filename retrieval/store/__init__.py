@@ -2,7 +2,6 @@
 
 from retrieval.store.records import (
     Batch,
-    Fingerprint,
     Found,
     ItemRecord,
     Known,
@@ -16,7 +15,6 @@ from retrieval.store.store import Store
 
 __all__ = [
     "Batch",
-    "Fingerprint",
     "Found",
     "ItemRecord",
     "Known",

@@ -4,20 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from retrieval.types import Modality, Place, Vectors
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What tells a file as unchanged without reading it.
-
-    Attributes:
-        size: Bytes.
-        mtime_ns: Time of the last change, nanoseconds since 1970.
-    """
-
-    size: int
-    mtime_ns: int
+from retrieval.types import Fingerprint, Modality, Place, Vectors
 
 
 @dataclass(frozen=True, slots=True)

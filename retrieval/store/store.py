@@ -16,7 +16,6 @@ from retrieval.errors import IndexMissingError, StorageError
 from retrieval.store.engine import named_failures, open_engine
 from retrieval.store.records import (
     Batch,
-    Fingerprint,
     Found,
     Known,
     Seal,
@@ -28,7 +27,7 @@ from retrieval.store.schema import MIGRATIONS, items, meta, migrate, parts, remo
 from retrieval.store.schema import spaces as spaces_table
 from retrieval.store.schema import vectors as vectors_table
 from retrieval.store.writing import apply
-from retrieval.types import Encoder, Modality, Place
+from retrieval.types import Encoder, Fingerprint, Modality, Place
 
 PAGE_ROWS = 10_000  # rows read at a time while a folder is compared: a few MB
 MAX_VARIABLES = 10_000  # SQLite takes 32,766 values in one statement

@@ -136,15 +136,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The derived file that stands for the vectors of one space and modality up to an id.
+    """A derived file that stands for the vectors of one space and modality in a range of ids.
 
     Attributes:
         file: Name within the index's folder of derived files.
-        last_id: Largest vector id that was stored when it was made.
-        count: Vectors in it.
+        first_id: Smallest vector id in the range.
+        last_id: Largest vector id in the range.
+        count: Vectors in the file.
     """
 
     file: str
+    first_id: int
     last_id: int
     count: int
 

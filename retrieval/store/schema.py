@@ -75,12 +75,13 @@ removed = Table(  # vectors that sealed files may still hold
     Column("space_id", Integer, nullable=False),
     Column("modality", Text, nullable=False),
 )
-seals = Table(  # which derived file stands for the vectors up to `last_id`
+seals = Table(  # derived files that stand for the vectors of a range of ids
     "seals",
     tables,
-    Column("space_id", ForeignKey("spaces.id", ondelete="CASCADE"), primary_key=True),
-    Column("modality", Text, primary_key=True),
-    Column("file", Text, nullable=False),
+    Column("file", Text, primary_key=True),
+    Column("space_id", ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("modality", Text, nullable=False),
+    Column("first_id", Integer, nullable=False),
     Column("last_id", Integer, nullable=False),
     Column("count", Integer, nullable=False),
 )
@@ -120,12 +121,13 @@ def _first(connection: Connection) -> None:
             vector_id INTEGER PRIMARY KEY, space_id INTEGER NOT NULL, modality TEXT NOT NULL)""",
         """CREATE TRIGGER vectors_removed AFTER DELETE ON vectors
             WHEN EXISTS (SELECT 1 FROM seals WHERE space_id = old.space_id
-                         AND modality = old.modality AND last_id >= old.id)
+                         AND modality = old.modality AND old.id BETWEEN first_id AND last_id)
             BEGIN INSERT INTO removed VALUES (old.id, old.space_id, old.modality); END""",
         """CREATE TABLE seals (
+            file TEXT PRIMARY KEY,
             space_id INTEGER NOT NULL REFERENCES spaces (id) ON DELETE CASCADE,
-            modality TEXT NOT NULL, file TEXT NOT NULL, last_id INTEGER NOT NULL,
-            count INTEGER NOT NULL, PRIMARY KEY (space_id, modality))""",
+            modality TEXT NOT NULL, first_id INTEGER NOT NULL, last_id INTEGER NOT NULL,
+            count INTEGER NOT NULL)""",
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
         "INSERT INTO meta VALUES ('generation', '0')",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,7 @@ from retrieval.store.schema import vectors as vectors_table
 from retrieval.store.writing import apply
 from retrieval.types import Encoder, Fingerprint, Modality, Place
 
+LARGEST_ID = 2**63 - 1
 PAGE_ROWS = 10_000  # rows read at a time while a folder is compared: a few MB
 MAX_VARIABLES = 10_000  # SQLite takes 32,766 values in one statement
 
@@ -180,46 +182,68 @@ class Store:
             modality
             for modality in Modality
             if self._rows(
-                select(vectors_table.c.id).where(_kind(vectors_table, space.id, modality)).limit(1)
+                select(vectors_table.c.id).where(_kind(vectors_table, space, modality)).limit(1)
             )
         )
 
     def vectors(
-        self, space: Space, modality: Modality, *, after: int = 0
+        self,
+        space: Space,
+        modality: Modality,
+        *,
+        first: int = 1,
+        last: int = LARGEST_ID,
+        limit: int = -1,
     ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """Gives vector ids and vectors, ascending by id.
 
         Args:
             space: Whose vectors.
             modality: Of the parts.
-            after: Only ids larger than this.
+            first: Only ids from here.
+            last: Only ids up to here.
+            limit: At most so many; all by default.
 
         Returns:
             Ids ``(n,)`` and vectors ``(n, dim)`` as they are stored.
         """
         rows = self._rows(
             select(vectors_table.c.id, vectors_table.c.vector)
-            .where(_kind(vectors_table, space.id, modality), vectors_table.c.id > after)
+            .where(_kind(vectors_table, space, modality), vectors_table.c.id.between(first, last))
             .order_by(vectors_table.c.id)
+            .limit(limit)
         )
         ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
         joined = b"".join(row[1] for row in rows)
         return ids, np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
 
-    def seal(self, space: Space, modality: Modality) -> Seal | None:
-        """Names the derived file that stands for the older vectors, if one was made."""
-        rows = self._rows(
-            select(seals.c.file, seals.c.last_id, seals.c.count).where(
-                _kind(seals, space.id, modality)
+    def count_vectors(self, space: Space, modality: Modality, *, first: int = 1) -> int:
+        """Counts the vectors of a space and modality from an id on."""
+        (row,) = self._rows(
+            select(func.count()).where(
+                _kind(vectors_table, space, modality), vectors_table.c.id >= first
             )
         )
-        return Seal(*rows[0]) if rows else None
+        return int(row[0])
+
+    def seals(self, space: Space, modality: Modality) -> list[Seal]:
+        """Lists the derived files that stand for the older vectors, ascending, without overlap."""
+        rows = self._rows(
+            select(seals.c.file, seals.c.first_id, seals.c.last_id, seals.c.count)
+            .where(_kind(seals, space, modality))
+            .order_by(seals.c.first_id)
+        )
+        return [Seal(*row) for row in rows]
+
+    def seal_files(self) -> set[str]:
+        """Names every derived file that is in use."""
+        return {row[0] for row in self._rows(select(seals.c.file))}
 
     def removed(self, space: Space, modality: Modality) -> NDArray[np.int64]:
-        """Lists the ids that the sealed file holds and the index no longer has."""
+        """Lists the ids that sealed files hold and the index no longer has, ascending."""
         rows = self._rows(
             select(removed.c.vector_id)
-            .where(_kind(removed, space.id, modality))
+            .where(_kind(removed, space, modality))
             .order_by(removed.c.vector_id)
         )
         return np.fromiter((row[0] for row in rows), np.int64, len(rows))
@@ -340,24 +364,34 @@ class Store:
         with named_failures(self.path), self._engine.begin() as connection:
             apply(connection, batch, space)
 
-    def set_seal(self, space: Space, modality: Modality, seal: Seal) -> None:
-        """Makes a finished derived file the one that readers use."""
+    def set_seal(
+        self, space: Space, modality: Modality, seal: Seal, replaced: Sequence[Seal]
+    ) -> None:
+        """Makes a finished derived file the one that readers use for its range of ids.
+
+        Args:
+            space: Whose vectors it holds.
+            modality: Of the parts.
+            seal: The new file.
+            replaced: Those whose ranges it covers.
+        """
         with named_failures(self.path), self._engine.begin() as connection:
-            connection.execute(seals.delete().where(_kind(seals, space.id, modality)))
+            connection.execute(seals.delete().where(seals.c.file.in_([s.file for s in replaced])))
             connection.execute(
                 insert(seals).values(
-                    space_id=space.id,
-                    modality=modality,
-                    file=seal.file,
-                    last_id=seal.last_id,
-                    count=seal.count,
+                    space_id=space.id, modality=str(modality), **dataclasses.asdict(seal)
                 )
             )
-            connection.execute(removed.delete().where(_kind(removed, space.id, modality)))
+            connection.execute(
+                removed.delete().where(
+                    _kind(removed, space, modality),
+                    removed.c.vector_id.between(seal.first_id, seal.last_id),
+                )
+            )
 
 
-def _kind(table: Any, space_id: int, modality: Modality) -> ColumnElement[bool]:
-    return and_(table.c.space_id == space_id, table.c.modality == str(modality))
+def _kind(table: Any, space: Space, modality: Modality) -> ColumnElement[bool]:
+    return and_(table.c.space_id == space.id, table.c.modality == str(modality))
 
 
 def _embedded(space: Space) -> ColumnElement[bool]:

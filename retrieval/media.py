@@ -13,6 +13,7 @@ import os
 import struct
 import threading
 import warnings
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -52,6 +53,7 @@ def modality_of(name: str | bytes) -> Modality | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
 class FileContent:
     """A file's bytes with the fingerprint that belongs to exactly them.
 
@@ -61,13 +63,9 @@ class FileContent:
         content_hash: 16 bytes of BLAKE2b over ``data``.
     """
 
-    __slots__ = ("content_hash", "data", "fingerprint")
-
-    def __init__(self, data: bytes, fingerprint: Fingerprint) -> None:
-        """Hashes the data."""
-        self.data = data
-        self.fingerprint = fingerprint
-        self.content_hash = hashlib.blake2b(data, digest_size=16).digest()
+    data: bytes
+    fingerprint: Fingerprint
+    content_hash: bytes
 
 
 def read(path: str | bytes | Path) -> FileContent:
@@ -105,7 +103,11 @@ def _read(file: BinaryIO) -> FileContent:
         raise MediaError("changed while it was being read; the next run will take it")
     if not data:
         raise MediaError("is empty")
-    return FileContent(data, Fingerprint(before.st_size, before.st_mtime_ns))
+    return FileContent(
+        data,
+        Fingerprint(before.st_size, before.st_mtime_ns),
+        hashlib.blake2b(data, digest_size=16).digest(),
+    )
 
 
 def decode(data: bytes, name: str | bytes, *, side_px: int | None = None) -> Media:

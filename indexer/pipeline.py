@@ -1,0 +1,361 @@
+"""Brings an index in step with folders.
+
+Reading, decoding and embedding are tasks of one pool with a thread per core, so no core waits for a
+stage; the calling thread hands out tasks, compares contents and is alone in talking to the store.
+Everything in flight is bounded: memory depends on the number of threads, not of files.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from indexer.scan import Changed, Difference, File, New, Skipped, Unchanged, Vanished, compare, walk
+from retrieval import media
+from retrieval.errors import MediaError
+from retrieval.index import seal
+from retrieval.store import Batch, ItemRecord, Relocation, Space, Store, Twin
+from retrieval.types import Encoder, Fingerprint, Media, Modality, Place, Vectors
+
+BATCH_SIZE = 8  # parts embedded at once; small batches stay in the cache of a core
+COMMIT_ITEMS = 512  # a transaction costs about 10 ms, whatever is in it
+COMMIT_S = 2.0  # at most so much work is lost when the process is killed
+REMOVE_ITEMS = 5_000
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did; every file is counted once.
+
+    Attributes:
+        added: New files, with those whose vectors were taken over from a copy.
+        updated: Files with new content.
+        renamed: Files found under another path; their vectors stay.
+        removed: Items whose file is gone.
+        unchanged: Files that were skipped.
+        failed: Files and folders that could not be used, with the reason.
+        interrupted: Whether it was stopped before the end.
+        seconds: Wall-clock time.
+    """
+
+    added: int = 0
+    updated: int = 0
+    renamed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    failed: list[Skipped] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Who wants to know how far it is.
+
+    Attributes:
+        total: Called once with the number of files to read.
+        advance: Called with the number of files done since the last call.
+    """
+
+    total: Callable[[int], None] = lambda _: None
+    advance: Callable[[int], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One file on its way through the pool; each stage makes a new one."""
+
+    file: File
+    replaces: int | None  # the item that the index has at this path
+    content: media.FileContent | None = None
+    checked: bool = False  # whether the index was asked for items of the same content
+    item: Media | None = None  # without the parts' contents
+    places: tuple[Place, ...] = ()
+    inputs: tuple[Any, ...] = ()
+    vectors: Vectors | None = None
+
+
+def index(
+    store: Store,
+    encoder: Encoder,
+    roots: Sequence[bytes],
+    *,
+    workers: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Report:
+    """Indexes what is new or changed under the roots and forgets what is gone.
+
+    Args:
+        store: Opened for writing; nobody else may write meanwhile, see ``indexer.lock``.
+        encoder: Its towers are used only if there is something to embed.
+        roots: Absolute paths without overlap, see ``indexer.scan.roots_of``.
+        workers: Threads; one per core by default.
+        batch_size: Parts embedded at once.
+        progress: Told how far it is.
+
+    Returns:
+        The counts. After an interrupt what was committed is kept, and the next run goes on there.
+    """
+    return _Run(store, encoder, workers or cores(), batch_size, progress or Progress()).run(roots)
+
+
+def cores() -> int:
+    """Counts the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Run:
+    def __init__(
+        self, store: Store, encoder: Encoder, workers: int, batch_size: int, progress: Progress
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._space: Space = store.add_space(encoder)
+        self._workers = workers
+        self._batch_size = batch_size
+        self._progress = progress
+        self._report = Report()
+        self._batch = Batch()
+        self._committed_at = time.monotonic()
+        self._sizes = store.sizes()
+        self._jobs: deque[Future[_Job | Skipped]] = deque()
+        self._waiting: dict[Modality, list[_Job]] = {}
+        self._embedding: deque[Future[list[_Job | Skipped]]] = deque()
+        self._vanished = array("q")
+        self._moved: set[int] = set()
+
+    def run(self, roots: Sequence[bytes]) -> Report:
+        started = time.monotonic()
+        to_read = changes = 0
+        for difference in self._differences(roots):
+            to_read += isinstance(difference, New | Changed)
+            changes += not isinstance(difference, Unchanged)
+            self._report.unchanged += isinstance(difference, Unchanged)
+        if changes:
+            self._progress.total(to_read)
+            self._report.unchanged = 0
+            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="anyseek")
+            try:
+                self._work(roots)
+            except KeyboardInterrupt:
+                self._report.interrupted = True
+            finally:
+                self._pool.shutdown(wait=True, cancel_futures=True)
+                self._commit()
+        if not self._report.interrupted:
+            for modality in Modality:
+                seal(self._store, self._space, modality)
+        self._report.seconds = time.monotonic() - started
+        return self._report
+
+    def _differences(self, roots: Sequence[bytes]) -> Iterator[Difference]:
+        for root in roots:
+            yield from compare(walk(root), self._store.known(root, self._space))
+
+    def _work(self, roots: Sequence[bytes]) -> None:
+        ahead = 4 * self._workers + self._batch_size
+        for difference in self._differences(roots):
+            match difference:
+                case New(file):
+                    self._submit(_Job(file, None))
+                case Changed(file, known):
+                    self._submit(_Job(file, known.id))
+                case Vanished(known):
+                    self._vanished.append(known.id)
+                case Unchanged():
+                    self._report.unchanged += 1
+                case Skipped():
+                    self._report.failed.append(difference)
+            while len(self._jobs) > ahead:
+                self._collect()
+        while self._jobs:
+            self._collect()
+        for modality in list(self._waiting):
+            self._embed(modality)
+        while self._embedding:
+            self._store_embedded()
+        self._commit()
+        self._forget()
+
+    # ---- tasks of the pool ---------------------------------------------------------------
+
+    def _submit(self, job: _Job) -> None:
+        self._jobs.append(self._pool.submit(self._prepare, job))
+
+    def _prepare(self, job: _Job) -> _Job | Skipped:
+        """Reads, decodes and prepares a file; stops after reading if the content may be known."""
+        try:
+            content = job.content or media.read(job.file.path)
+            if not job.checked and self._may_be_known(content.fingerprint.size):
+                return _Job(job.file, job.replaces, content)
+            tower = self._encoder.towers.get(job.file.modality)
+            if tower is None:
+                kind = job.file.modality
+                return Skipped(job.file.path, f"is {kind}, which {self._encoder.model} cannot read")
+            item = media.decode(content.data, job.file.path, side_px=tower.side_px)
+        except MediaError as error:
+            return Skipped(job.file.path, str(error))
+        return _Job(
+            job.file,
+            job.replaces,
+            media.FileContent(b"", content.fingerprint, content.content_hash),
+            checked=True,
+            item=Media(item.modality, (), item.width, item.height, taken_at=item.taken_at),
+            places=tuple(part.place for part in item.parts),
+            inputs=tuple(tower.prepare(part.content) for part in item.parts),
+        )
+
+    def _may_be_known(self, size: int) -> bool:
+        at = int(np.searchsorted(self._sizes, size))
+        return at < len(self._sizes) and int(self._sizes[at]) == size
+
+    def _embed_jobs(self, jobs: list[_Job]) -> list[_Job | Skipped]:
+        """Embeds the parts of some files in batches, across the borders of files."""
+        tower = self._encoder.towers[jobs[0].file.modality]
+        inputs = [part for job in jobs for part in job.inputs]
+        vectors = np.concatenate(
+            [
+                tower.embed(inputs[start : start + self._batch_size])
+                for start in range(0, len(inputs), self._batch_size)
+            ]
+        )
+        done: list[_Job | Skipped] = []
+        start = 0
+        for job in jobs:
+            own = vectors[start : start + len(job.inputs)]
+            start += len(job.inputs)
+            if np.isfinite(own).all():
+                done.append(
+                    _Job(job.file, job.replaces, job.content, True, job.item, job.places, (), own)
+                )
+            else:
+                done.append(Skipped(job.file.path, "gives no finite vector"))
+        return done
+
+    # ---- the calling thread --------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Takes the oldest prepared file on to its next stage."""
+        job = self._jobs.popleft().result()
+        if isinstance(job, Skipped):
+            self._fail(job)
+        elif not job.checked:
+            if not self._reused(job):
+                self._submit(_Job(job.file, job.replaces, job.content, checked=True))
+        else:
+            waiting = self._waiting.setdefault(job.file.modality, [])
+            waiting.append(job)
+            if sum(len(one.inputs) for one in waiting) >= self._batch_size:
+                self._embed(job.file.modality)
+        while len(self._embedding) > self._workers:
+            self._store_embedded()
+
+    def _embed(self, modality: Modality) -> None:
+        if jobs := self._waiting.pop(modality, []):
+            self._embedding.append(self._pool.submit(self._embed_jobs, jobs))
+
+    def _store_embedded(self) -> None:
+        for job in self._embedding.popleft().result():
+            if isinstance(job, Skipped):
+                self._fail(job)
+                continue
+            assert job.content is not None
+            assert job.item is not None
+            assert job.vectors is not None
+            self._batch.records.append(
+                ItemRecord(
+                    path=job.file.path,
+                    fingerprint=job.content.fingerprint,
+                    content_hash=job.content.content_hash,
+                    modality=job.item.modality,
+                    places=job.places,
+                    vectors=job.vectors,
+                    width=job.item.width,
+                    height=job.item.height,
+                    taken_at=job.item.taken_at,
+                )
+            )
+            self._count(job)
+        self._commit_if_due()
+
+    def _reused(self, job: _Job) -> bool:
+        """Takes over the vectors of an item with the same content, if there is one."""
+        assert job.content is not None
+        twin = self._twin(job)
+        if twin is None:
+            return False
+        change = Relocation(twin.id, job.file.path, job.content.fingerprint)
+        if twin.id == job.replaces:
+            self._batch.touched.append(change)
+            self._report.unchanged += 1
+            self._progress.advance(1)
+        elif os.path.lexists(twin.path):
+            self._batch.copies.append(change)
+            self._count(job)
+        else:
+            self._batch.moves.append(change)
+            self._moved.add(twin.id)
+            self._report.renamed += 1
+            self._progress.advance(1)
+        self._commit_if_due()
+        return True
+
+    def _twin(self, job: _Job) -> Twin | None:
+        """Finds an item whose content this file has, that is gone or provably still the same."""
+        assert job.content is not None
+        usable: Twin | None = None
+        for twin in self._store.twins(job.content.content_hash, self._space):
+            if twin.id == job.replaces:
+                return twin
+            if any(move.item_id == twin.id for move in self._batch.moves):
+                self._commit()  # the item has just found a new path, which the index must know
+                return self._twin(job)
+            try:
+                stat = os.stat(twin.path)  # noqa: PTH116 (bytes)
+            except OSError:
+                if not os.path.lexists(twin.path):
+                    return twin  # a rename, which is better than a copy
+                continue
+            now = Fingerprint(stat.st_size, stat.st_mtime_ns)
+            usable = usable or (twin if now == twin.fingerprint else None)
+        return usable
+
+    def _count(self, job: _Job) -> None:
+        if job.replaces is None:
+            self._report.added += 1
+        else:
+            self._report.updated += 1
+        self._progress.advance(1)
+
+    def _fail(self, skipped: Skipped) -> None:
+        self._report.failed.append(skipped)
+        self._progress.advance(1)
+
+    def _commit_if_due(self) -> None:
+        late = time.monotonic() - self._committed_at > COMMIT_S
+        if len(self._batch) >= COMMIT_ITEMS or late:
+            self._commit()
+
+    def _commit(self) -> None:
+        batch, self._batch = self._batch, Batch()
+        self._store.write(batch, self._space)
+        self._committed_at = time.monotonic()
+
+    def _forget(self) -> None:
+        """Removes the items whose files are gone and were not found under another name."""
+        gone = [item_id for item_id in self._vanished if item_id not in self._moved]
+        for start in range(0, len(gone), REMOVE_ITEMS):
+            some = gone[start : start + REMOVE_ITEMS]
+            self._store.write(Batch(removed=some), self._space)
+            self._report.removed += len(some)

@@ -1,0 +1,214 @@
+"""What is in the folders, and how it differs from the index: pure comparison, no model.
+
+Both sides come in bytewise order of their paths and are merged like two sorted files, so memory
+does not grow with the number of files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+
+from retrieval.media import modality_of
+from retrieval.store import Known
+from retrieval.types import Fingerprint, Modality
+
+LEFT_OUT = frozenset((b"@eaDir", b"node_modules", b"__pycache__"))  # and all that is hidden
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that may be indexed.
+
+    Attributes:
+        path: Absolute path, as the bytes that the file system has.
+        fingerprint: As it is now.
+        modality: By its suffix.
+    """
+
+    path: bytes
+    fingerprint: Fingerprint
+    modality: Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that could not be used, and why.
+
+    Attributes:
+        path: A file, or a folder that could not be opened.
+        reason: In words that follow the path: "is empty".
+        folder: Whether it is a folder; what the index has below it is kept.
+    """
+
+    path: bytes
+    reason: str
+    folder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """A file that the index does not have."""
+
+    file: File
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A file that the index has otherwise, or without vectors in the space in question."""
+
+    file: File
+    known: Known
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A file that the index has as it is."""
+
+    known: Known
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """An item whose file is gone."""
+
+    known: Known
+
+
+Difference = New | Changed | Unchanged | Vanished | Skipped
+
+
+def roots_of(paths: Iterable[Path]) -> list[bytes]:
+    """Resolves paths to absolute ones, sorted, without those that lie below another."""
+    roots: list[bytes] = []
+    for path in sorted({os.fsencode(path.resolve()) for path in paths}, key=_order):
+        if not roots or not path.startswith(roots[-1].rstrip(b"/") + b"/"):
+            roots.append(path)
+    return roots
+
+
+def walk(root: bytes) -> Iterator[File | Skipped]:
+    """Lists the files at or below a path, in bytewise order of their paths.
+
+    Hidden files and folders and those of ``LEFT_OUT`` are passed over. Links to files count as
+    files; links to folders are not followed, so loops end. A root that is named counts, whatever
+    its name.
+    """
+    if not os.path.isdir(root):  # noqa: PTH112 (bytes)
+        modality = modality_of(root)
+        if modality is None:
+            yield Skipped(root, "is no kind of file that anyseek reads")
+        else:
+            yield from _file(root, modality)
+        return
+    try:
+        stack = [_listed(root)]
+    except OSError as error:
+        yield _unreadable(root, error)
+        return
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+            continue
+        path, is_folder = entry
+        if is_folder:
+            try:
+                stack.append(_listed(path))
+            except OSError as error:
+                yield _unreadable(path, error)
+        else:
+            modality = modality_of(path)
+            assert modality is not None
+            yield from _file(path, modality)
+
+
+def compare(found: Iterable[File | Skipped], known: Iterable[Known]) -> Iterator[Difference]:
+    """Merges what is there with what is known.
+
+    Args:
+        found: As ``walk`` gives it.
+        known: Items at or below the same root, in bytewise order of their paths.
+
+    Yields:
+        One difference per file and per item, and everything skipped. Items below a folder that
+        could not be opened are ``Unchanged``: nothing is known about them.
+    """
+    items = iter(known)
+    item = next(items, None)
+    closed: bytes | None = None
+
+    def missing(item: Known) -> Difference:
+        if closed is not None and item.path.startswith(closed):
+            return Unchanged(item)
+        return Vanished(item)
+
+    for file in found:
+        start = file.path + b"/" if isinstance(file, Skipped) and file.folder else file.path
+        while item is not None and item.path < start:
+            yield missing(item)
+            item = next(items, None)
+        if isinstance(file, Skipped):
+            if file.folder:
+                closed = start
+            elif item is not None and item.path == file.path:
+                yield Unchanged(item)
+                item = next(items, None)
+            yield file
+        elif item is None or item.path != file.path:
+            yield New(file)
+        else:
+            same = item.complete and item.fingerprint == file.fingerprint
+            yield Unchanged(item) if same else Changed(file, item)
+            item = next(items, None)
+    while item is not None:
+        yield missing(item)
+        item = next(items, None)
+
+
+def _order(path: bytes) -> bytes:
+    """Sorts a folder where its contents stand in a list of full paths."""
+    return path.rstrip(b"/") + b"/"
+
+
+def _listed(folder: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Lists what counts in a folder, in the order of the full paths that it leads to."""
+    entries: list[tuple[bytes, bytes, bool]] = []
+    with os.scandir(folder) as scan:
+        for entry in scan:
+            name = entry.name
+            if name.startswith(b".") or name in LEFT_OUT:
+                continue
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+            except OSError:
+                continue
+            if is_folder:
+                entries.append((name + b"/", entry.path, True))
+            elif modality_of(name) is not None:
+                entries.append((name, entry.path, False))
+    entries.sort()
+    return iter([(path, is_folder) for _, path, is_folder in entries])
+
+
+def _file(path: bytes, modality: Modality) -> Iterator[File | Skipped]:
+    try:
+        stat = os.stat(path)  # noqa: PTH116 (bytes)
+    except OSError as error:
+        yield _unreadable(path, error, folder=False)
+        return
+    if S_ISREG(stat.st_mode):  # not links to folders, pipes, devices
+        yield File(path, Fingerprint(stat.st_size, stat.st_mtime_ns), modality)
+
+
+def _unreadable(path: bytes, error: OSError, *, folder: bool = True) -> Skipped:
+    if isinstance(error, PermissionError):
+        reason = "no permission to open this folder" if folder else "no permission to read it"
+    elif isinstance(error, FileNotFoundError):
+        reason = "is a broken link" if os.path.islink(path) else "vanished"  # noqa: PTH114
+    else:
+        reason = f"cannot be opened: {error.strerror or error}"
+    return Skipped(path, reason, folder)

@@ -1,0 +1,71 @@
+"""The models that can be loaded, as rows of a table."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from retrieval.calibrate import Calibration
+from retrieval.errors import ModelError
+from retrieval.towers import bundled
+from retrieval.types import Encoder, Modality
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model.
+
+    Attributes:
+        name: What ``--model`` takes.
+        space: Identity of its vectors; known without loading it.
+        dim: Length of a vector.
+        modalities: What it embeds.
+        size_bytes: Weights on disk.
+        licence: Of the weights, in a few words.
+        here: Whether it can be loaded without a download.
+        calibrations: How its cosines become relevances, by kind of query and of target.
+        load: Makes the encoder.
+    """
+
+    name: str
+    space: str
+    dim: int
+    modalities: tuple[Modality, ...]
+    size_bytes: int
+    licence: str
+    here: bool
+    calibrations: Mapping[tuple[Modality, Modality], Calibration]
+    load: Callable[[], Encoder]
+
+
+@functools.cache
+def models() -> tuple[ModelSpec, ...]:
+    """Lists every model, the default first."""
+    card = bundled.card()
+    return (
+        ModelSpec(
+            name=card.name,
+            space=card.space,
+            dim=card.dim,
+            modalities=(Modality.IMAGE, Modality.TEXT),
+            size_bytes=bundled.size_bytes(),
+            licence=card.licence,
+            here=True,
+            calibrations=card.calibrations,
+            load=bundled.load,
+        ),
+    )
+
+
+def model(name: str | None = None) -> ModelSpec:
+    """Finds a model by name; the default without one.
+
+    Raises:
+        ModelError: If there is none of that name.
+    """
+    for spec in models():
+        if name in (None, spec.name):
+            return spec
+    names = ", ".join(spec.name for spec in models())
+    raise ModelError(f"there is no model named {name!r}; `anyseek models` lists them: {names}")

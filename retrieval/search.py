@@ -1,0 +1,273 @@
+"""From a query to hits: words or an example in, the best items out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from retrieval import media, prompts
+from retrieval.calibrate import UNFITTED, Calibration
+from retrieval.errors import IndexMissingError, MediaError, ModelError, QueryError
+from retrieval.index import VectorIndex
+from retrieval.models import ModelSpec, models
+from retrieval.store import Found, Space, Store
+from retrieval.types import Encoder, Modality, Place, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An item that answers a query, with the part of it that does so best.
+
+    Attributes:
+        path: As the file system has it.
+        modality: Of the item.
+        score: Cosine in the space, -1..1, higher is better; comparable within a modality only.
+        relevance: 0..1, comparable across modalities; hits are ordered by it.
+        place: Where in the item the best part lies.
+        space: Identity of the space.
+    """
+
+    path: bytes
+    modality: Modality
+    score: float
+    relevance: float
+    place: Place
+    space: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What hits are asked for.
+
+    Attributes:
+        k: At most so many items, at least 1.
+        modalities: Of the items; all that the index has when empty.
+        under: Only items at or under this path, absolute.
+        min_relevance: Only hits with at least this relevance, 0..1.
+    """
+
+    k: int = 10
+    modalities: tuple[Modality, ...] = ()
+    under: bytes | None = None
+    min_relevance: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            QueryError: If one means nothing.
+        """
+        if self.k < 1:
+            raise QueryError(f"the number of hits must be at least 1, not {self.k}")
+        if not 0.0 <= self.min_relevance <= 1.0:
+            raise QueryError(f"a relevance lies between 0 and 1, not at {self.min_relevance}")
+
+
+class Searcher:
+    """Answers queries from one index, in its default space."""
+
+    def __init__(self, store: Store, encoder: Encoder | None = None) -> None:
+        """Looks up the index's model; its weights are read only when a query needs them.
+
+        Args:
+            store: An index, opened for reading.
+            encoder: Used instead of the model that the index names, if it has the same space.
+
+        Raises:
+            IndexMissingError: If nothing has been indexed yet.
+            ModelError: If the model that made the index is not known here.
+        """
+        self._store = store
+        self._indexes: dict[Modality, VectorIndex] = {}
+        self._calibrations: Mapping[tuple[Modality, Modality], Calibration] = {}
+        self.remarks: list[str] = []
+        if encoder is None:
+            spec, self._space = usable_space(store)
+            self._calibrations = spec.calibrations
+            self.encoder = spec.load()
+        else:
+            self._space = next(
+                (space for space in store.spaces() if space.name == encoder.space), None
+            ) or _no_space(store)
+            self.encoder = encoder
+
+    def by_text(
+        self, query: str, wanted: Wanted, *, prompt: prompts.PromptSet | None = None
+    ) -> list[Hit]:
+        """Finds items by words.
+
+        Args:
+            query: In any language that the model knows.
+            wanted: Which hits.
+            prompt: Templates; by default they are chosen from the query and the modality.
+
+        Returns:
+            Hits, best first.
+
+        Raises:
+            QueryError: If there is nothing to look for in the query.
+        """
+        words = " ".join(query.split())
+        if not any(character.isprintable() and not character.isspace() for character in words):
+            raise QueryError("the query is empty; say in words what you are looking for")
+        tower = self.encoder.towers[Modality.TEXT]
+        vectors = {
+            target: prompts.embed(words, prompt or prompts.choose(words, target), tower)
+            for target in self._targets(wanted)
+        }
+        return self._ranked(vectors, Modality.TEXT, wanted)
+
+    def by_example(self, path: Path, wanted: Wanted) -> list[Hit]:
+        """Finds items like a file, which need not be indexed; its own entry is left out.
+
+        Args:
+            path: A picture or text.
+            wanted: Which hits; without modalities, those of the file's own.
+
+        Raises:
+            QueryError: If the file cannot be used.
+        """
+        own = os.fsencode(path.resolve())
+        modality = media.modality_of(own)
+        if modality is None or modality not in self.encoder.towers:
+            raise QueryError(f"{path} is no kind of file that this index can be searched with")
+        stored = self._store.item(own)
+        vector = self._stored_vector(own)
+        if vector is None:
+            vector = self._embedded(path, own)
+        if not wanted.modalities:
+            wanted = Wanted(wanted.k, (modality,), wanted.under, wanted.min_relevance)
+        vectors = dict.fromkeys(self._targets(wanted), vector)
+        return self._ranked(vectors, modality, wanted, without=stored[0] if stored else None)
+
+    def _stored_vector(self, own: bytes) -> Vectors | None:
+        """Gives an indexed file's vector, if the file is still what was indexed."""
+        stored = self._store.item(own)
+        if stored is None:
+            return None
+        try:
+            stat = os.stat(own)  # noqa: PTH116 (bytes)
+        except OSError:
+            return None
+        if (stat.st_size, stat.st_mtime_ns) != (stored[1].size, stored[1].mtime_ns):
+            return None
+        vectors = self._store.item_vectors(stored[0], self._space)
+        return _mean(vectors.astype(np.float32)) if len(vectors) else None
+
+    def _embedded(self, path: Path, own: bytes) -> Vectors:
+        try:
+            content = media.read(own)
+            modality = media.modality_of(own)
+            assert modality is not None
+            tower = self.encoder.towers[modality]
+            item = media.decode(content.data, own, side_px=tower.side_px)
+        except MediaError as error:
+            raise QueryError(f"{path} {error}") from error
+        return _mean(tower.embed([tower.prepare(part.content) for part in item.parts]))
+
+    def _targets(self, wanted: Wanted) -> Sequence[Modality]:
+        return [
+            modality
+            for modality in self._store.modalities(self._space)
+            if not wanted.modalities or modality in wanted.modalities
+        ]
+
+    def _ranked(
+        self,
+        vectors: Mapping[Modality, Vectors],
+        source: Modality,
+        wanted: Wanted,
+        *,
+        without: int | None = None,
+    ) -> list[Hit]:
+        """Searches every modality and merges by relevance, since cosines do not compare."""
+        hits: list[Hit] = []
+        for target, vector in vectors.items():
+            found = self._nearest(target, vector, wanted, without)
+            scores = np.array([score for score, _ in found], np.float32)
+            relevances = self._calibrations.get((source, target), UNFITTED).relevance(scores)
+            for (score, row), relevance in zip(found, relevances.tolist(), strict=True):
+                if relevance >= wanted.min_relevance:
+                    hits.append(
+                        Hit(
+                            row.path,
+                            row.modality,
+                            min(score, 1.0),  # float16 rows are of length 1 to within 0.0005
+                            relevance,
+                            row.place,
+                            self._space.name,
+                        )
+                    )
+        hits.sort(key=lambda hit: (-hit.relevance, -hit.score, hit.path))
+        return hits[: wanted.k]
+
+    def _nearest(
+        self, target: Modality, vector: Vectors, wanted: Wanted, without: int | None
+    ) -> list[tuple[float, Found]]:
+        """Gives the best part of each of the ``k`` best items of a modality, best first."""
+        index = self._index(target)
+        only = None
+        if wanted.under is not None:
+            only = self._store.vector_ids_under(self._space, target, wanted.under)
+        available = index.size if only is None else len(only)
+        # an item's parts may fill the first places, so look further until k items are found
+        reach = wanted.k + (without is not None)
+        while True:
+            scores, ids = index.search(vector[0], min(reach, available), only=only)
+            rows = self._store.found(ids.tolist())
+            best: dict[int, tuple[float, Found]] = {}
+            for score, vector_id in zip(scores.tolist(), ids.tolist(), strict=True):
+                row = rows.get(vector_id)
+                if row is not None and row.item_id != without:
+                    best.setdefault(row.item_id, (score, row))
+            if len(best) >= wanted.k or reach >= available:
+                return list(best.values())[: wanted.k]
+            reach *= 4
+
+    def _index(self, modality: Modality) -> VectorIndex:
+        if modality not in self._indexes:
+            index = VectorIndex(self._store, self._space, modality)
+            self._indexes[modality] = index
+            if index.rebuilt:
+                self.remarks.append(
+                    f"{len(index.rebuilt)} derived file(s) of the index are missing or damaged; "
+                    "searched the vectors themselves, and `anyseek index` will make them anew"
+                )
+        return self._indexes[modality]
+
+
+def _mean(vectors: Vectors) -> Vectors:
+    """Averages unit rows to one unit row ``(1, dim)``."""
+    mean = vectors.mean(axis=0, keepdims=True)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+
+
+def usable_space(store: Store) -> tuple[ModelSpec, Space]:
+    """Finds the oldest space of an index whose model is known here.
+
+    Raises:
+        IndexMissingError: If the index has no space yet.
+        ModelError: If it has some, of models that this anyseek does not have.
+    """
+    spaces = store.spaces()
+    if not spaces:
+        _no_space(store)
+    for space in spaces:
+        for spec in models():
+            if spec.space == space.name:
+                return spec, space
+    raise ModelError(
+        f"the index was made with {spaces[0].model} ({spaces[0].name}), which this anyseek does "
+        "not have; run `anyseek index FOLDER` again to add the present model's vectors"
+    )
+
+
+def _no_space(store: Store) -> NoReturn:
+    raise IndexMissingError(
+        f"the index at {store.path} is empty; fill it with `anyseek index FOLDER`"
+    )

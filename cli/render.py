@@ -1,0 +1,262 @@
+"""What people and programs see: results on stdout, remarks and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from indexer.pipeline import Progress, Report
+    from retrieval.index import Device
+    from retrieval.models import ModelSpec
+    from retrieval.search import Hit
+    from retrieval.store import Summary
+
+NAMED_FAILURES = 50  # more are counted; a run over a broken disk must not flood the terminal
+
+
+def remark(text: str) -> None:
+    """Says something that is not a result."""
+    sys.stderr.write(f"anyseek: {text}\n")
+    sys.stderr.flush()
+
+
+def shown(path: bytes) -> str:
+    """Makes a path safe to show: relative where that is shorter, control characters escaped."""
+    text = os.fsdecode(path)
+    here = os.getcwd() + os.sep  # noqa: PTH109 (a plain prefix is meant)
+    if text.startswith(here):
+        text = text[len(here) :]
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode(
+            "unicode_escape" if character.isascii() else "utf-8", "surrogateescape"
+        ).decode("ascii", "backslashreplace")
+        for character in text
+    )
+
+
+# ---- hits --------------------------------------------------------------------------------------
+
+
+def hits(found: Sequence[Hit], format: str, remarks: Sequence[str], *, null: bool) -> None:
+    """Writes hits, best first."""
+    for text in remarks:
+        remark(text)
+    if format == "json":
+        for hit in found:
+            print(json.dumps(_fields(hit), ensure_ascii=not _is_text(hit.path)))
+    elif format == "paths":
+        sys.stdout.flush()
+        end = b"\0" if null else b"\n"
+        sys.stdout.buffer.write(b"".join(hit.path + end for hit in found))
+        sys.stdout.buffer.flush()
+    elif sys.stdout.isatty():
+        _table(found)
+    else:
+        for hit in found:
+            columns = (f"{hit.relevance:.2f}", hit.modality, shown(hit.path), _where(hit))
+            print("\t".join(columns).rstrip())
+    if not found:
+        remark("nothing in the index answers this")
+
+
+def _fields(hit: Hit) -> dict[str, object]:
+    return {
+        "path": os.fsdecode(hit.path),
+        "modality": hit.modality.value,
+        "score": round(hit.score, 6),
+        "relevance": round(hit.relevance, 4),
+        "start_s": hit.place.start_s,
+        "end_s": hit.place.end_s,
+        "page": hit.place.page,
+        "line": hit.place.line,
+        "text": hit.place.text,
+        "space": hit.space,
+    }
+
+
+def _is_text(path: bytes) -> bool:
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _where(hit: Hit) -> str:
+    parts = []
+    if hit.place.page is not None:
+        parts.append(f"page {hit.place.page}")
+    elif hit.place.line is not None:
+        parts.append(f"line {hit.place.line}")
+    if hit.place.start_s is not None and hit.place.end_s is not None:
+        parts.append(f"{hit.place.start_s:.0f}-{hit.place.end_s:.0f} s")
+    if hit.place.text is not None:
+        text = " ".join(hit.place.text.split())
+        parts.append(text if len(text) <= 80 else text[:79] + "…")
+    return ": ".join(parts)
+
+
+def _table(found: Sequence[Hit]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("relevance", justify="right")
+    table.add_column("kind")
+    table.add_column("file", overflow="fold")
+    if any(_where(hit) for hit in found):
+        table.add_column("where", style="dim")
+    for hit in found:
+        path = Text(shown(hit.path))
+        path.stylize(f"link {Path(os.fsdecode(hit.path)).as_uri()}")
+        row = [f"{hit.relevance:.2f}", hit.modality.value, path, Text(_where(hit))]
+        table.add_row(*row[: len(table.columns)])
+    if found:
+        Console().print(table)
+
+
+# ---- indexing ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Shows a bar with rate and remaining time on a terminal, and nothing elsewhere."""
+    from indexer.pipeline import Progress
+
+    if not sys.stderr.isatty():
+        yield Progress()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import (
+        Progress as Bar,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.0f}/s" if task.speed else "")
+
+    with Bar(
+        TextColumn("indexing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("indexing", total=None, visible=False)
+
+        def total(count: int) -> None:
+            bar.update(task, total=count, visible=True)
+
+        def advance(count: int) -> None:
+            bar.advance(task, count)
+
+        yield Progress(total, advance)
+
+
+def report(done: Report) -> None:
+    """Writes the counts of a run, and names what failed."""
+    for skipped in done.failed[:NAMED_FAILURES]:
+        remark(f"skipped {shown(skipped.path)}: {skipped.reason}")
+    if len(done.failed) > NAMED_FAILURES:
+        remark(f"and {len(done.failed) - NAMED_FAILURES} more that could not be used")
+    counts = ", ".join(
+        f"{count} {name}"
+        for name, count in (
+            ("added", done.added),
+            ("updated", done.updated),
+            ("renamed", done.renamed),
+            ("removed", done.removed),
+            ("unchanged", done.unchanged),
+            ("failed", len(done.failed)),
+        )
+    )
+    print(f"{counts} in {done.seconds:.1f} s")
+    if not any((done.added, done.updated, done.renamed, done.unchanged, done.failed)):
+        remark(
+            "found nothing to index there: anyseek reads pictures (JPEG, PNG, WebP, GIF, BMP, "
+            "TIFF, AVIF, HEIC) and texts (txt, md, rst, html, pdf)"
+        )
+
+
+# ---- status and models -------------------------------------------------------------------------
+
+
+def status(path: Path, summary: Summary, device: Device) -> None:
+    """Writes what the index holds."""
+    lines = [f"index         {path}"]
+    for modality, count in summary.items.items():
+        parts = summary.parts.get(modality, 0)
+        more = f" in {parts} parts" if parts != count else ""
+        lines.append(f"{modality.value:<13} {count} items{more}")
+    for space in summary.spaces:
+        counts = ", ".join(
+            f"{count} {modality.value}"
+            for (name, modality), count in summary.vectors.items()
+            if name == space.name
+        )
+        lines.append(f"space         {space.name} ({space.dim} dimensions): {counts or 'empty'}")
+    lines.append(f"on disk       {_size(_disk(path))}")
+    if summary.last_indexed_s is not None:
+        when = datetime.fromtimestamp(summary.last_indexed_s, UTC).astimezone()
+        lines.append(f"last indexed  {when:%Y-%m-%d %H:%M:%S}")
+    lines.append(f"compared on   {device.name}: {device.reason}")
+    lines.append(
+        'next          anyseek search "a dog at the sea"'
+        if summary.items
+        else "next          anyseek index FOLDER"
+    )
+    print("\n".join(lines))
+
+
+def models(rows: Sequence[ModelSpec]) -> None:
+    """Writes the table of models."""
+    for row in rows:
+        fields = (
+            ("name", row.name),
+            ("space", row.space),
+            ("dim", str(row.dim)),
+            ("modalities", ", ".join(row.modalities)),
+            ("size", _size(row.size_bytes)),
+            ("licence", row.licence),
+            ("here", "yes" if row.here else "no"),
+        )
+        print("\n".join(f"{name:<11} {value}" for name, value in fields))
+
+
+def _disk(path: Path) -> int:
+    from retrieval.index import folder_of
+
+    files = [path, path.with_name(path.name + "-wal")]
+    folder = folder_of(path)
+    if folder.is_dir():
+        files.extend(folder.iterdir())
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -14,8 +14,17 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@ .venv/base
 
+# The samples, searched in words, in Chinese and by example; the index stays in .demo.
+demo: export ANYSEEK_INDEX := .demo/index.db
 demo: .venv/base
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh data/demo.sh
+	$(BIN)/anyseek index data/samples/photos data/samples/texts
+	$(BIN)/anyseek search "a kitten playing with a ball of wool" -k 3
+	$(BIN)/anyseek search "a castle on a hill" -k 3
+	$(BIN)/anyseek search "how do I bake bread" -k 3
+	$(BIN)/anyseek search "雪山" -k 3 --in image
+	$(BIN)/anyseek search "怎样泡绿茶" -k 3
+	$(BIN)/anyseek similar data/samples/photos/dutch-windmills.webp -k 3
+	$(BIN)/anyseek status
 
 lint: .venv/test
 	$(BIN)/ruff check .

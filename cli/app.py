@@ -181,6 +181,9 @@ def search(
     index: IndexOption = None,
 ) -> None:
     """Find files by words, in any of sixteen languages."""
+    from retrieval.towers.use import preload
+
+    preload()  # while the imports below take their time
     from cli import render
     from retrieval.search import Searcher, Wanted
     from retrieval.store import Store
@@ -260,4 +263,4 @@ def _modalities(kind: In) -> tuple[Modality, ...]:
 
 
 def _under(path: Path | None) -> bytes | None:
-    return None if path is None else os.fsencode(path.resolve())
+    return None if path is None else os.fsencode(os.path.realpath(path))

@@ -84,7 +84,8 @@ Difference = New | Changed | Unchanged | Vanished | Skipped
 def roots_of(paths: Iterable[Path]) -> list[bytes]:
     """Resolves paths to absolute ones, sorted, without those that lie below another."""
     roots: list[bytes] = []
-    for path in sorted({os.fsencode(path.resolve()) for path in paths}, key=_order):
+    # Path.resolve would raise on a link to itself, which walk reports like any broken link
+    for path in sorted({os.fsencode(os.path.realpath(path)) for path in paths}, key=_order):
         if not roots or not path.startswith(roots[-1].rstrip(b"/") + b"/"):
             roots.append(path)
     return roots

@@ -325,18 +325,33 @@ def anyseek(arguments: Sequence[str]) -> Figures:
     return timed([sys.executable, "-c", "from cli.app import main; main()", *arguments])
 
 
+LAUNCHER = """
+import json, os, sys, time
+started = time.perf_counter()
+child = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ)
+_, code, usage = os.wait4(child, 0)
+wall_s = time.perf_counter() - started
+figures = [os.waitstatus_to_exitcode(code), wall_s, usage.ru_maxrss / 1024]
+print(json.dumps(figures), file=sys.stderr)
+"""
+
+
 def timed(command: Sequence[str]) -> Figures:
-    """Runs a process; gives its wall-clock seconds, peak resident MB and output."""
-    with tempfile.TemporaryFile("w+") as output:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, cwd=REPOSITORY)
-        _, code, usage = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(code)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
-        output.seek(0)
-        return {"wall_s": wall_s, "peak_mb": usage.ru_maxrss / 1024, "stdout": output.read()}
+    """Runs a process; gives its wall-clock seconds, peak resident MB and output.
+
+    A small process starts it, since a child's peak begins with what its parent had.
+    """
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", LAUNCHER, *command],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, wall_s, peak_mb = json.loads(done.stderr.splitlines()[-1])
+    if code:
+        raise SystemExit(f"{' '.join(command)} failed with {code}: {done.stderr}")
+    return {"wall_s": wall_s, "peak_mb": peak_mb, "stdout": done.stdout}
 
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {

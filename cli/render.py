@@ -180,6 +180,8 @@ def report(done: Report) -> None:
         remark(f"skipped {shown(skipped.path)}: {skipped.reason}")
     if len(done.failed) > NAMED_FAILURES:
         remark(f"and {len(done.failed) - NAMED_FAILURES} more that could not be used")
+    for text in done.remarks:
+        remark(text)
     counts = ", ".join(
         f"{count} {name}"
         for name, count in (

@@ -20,7 +20,7 @@ import numpy as np
 
 from indexer.scan import Changed, Difference, File, New, Skipped, Unchanged, Vanished, compare, walk
 from retrieval import media
-from retrieval.errors import MediaError
+from retrieval.errors import MediaError, StorageError
 from retrieval.index import seal
 from retrieval.store import Batch, ItemRecord, Relocation, Space, Store, Twin
 from retrieval.types import Encoder, Fingerprint, Media, Modality, Place, Vectors
@@ -42,6 +42,7 @@ class Report:
         removed: Items whose file is gone.
         unchanged: Files that were skipped.
         failed: Files and folders that could not be used, with the reason.
+        remarks: What else a person should know.
         interrupted: Whether it was stopped before the end.
         seconds: Wall-clock time.
     """
@@ -52,6 +53,7 @@ class Report:
     removed: int = 0
     unchanged: int = 0
     failed: list[Skipped] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     interrupted: bool = False
     seconds: float = 0.0
 
@@ -154,10 +156,17 @@ class _Run:
                 self._pool.shutdown(wait=True, cancel_futures=True)
                 self._commit()
         if not self._report.interrupted:
-            for modality in Modality:
-                seal(self._store, self._space, modality)
+            self._seal()
         self._report.seconds = time.monotonic() - started
         return self._report
+
+    def _seal(self) -> None:
+        """Prepares fast searches; everything is stored by now, so a failure is only a remark."""
+        try:
+            for modality in Modality:
+                seal(self._store, self._space, modality)
+        except StorageError as error:
+            self._report.remarks.append(str(error))
 
     def _differences(self, roots: Sequence[bytes]) -> Iterator[Difference]:
         for root in roots:

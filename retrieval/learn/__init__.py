@@ -1,0 +1,15 @@
+"""Training of joint picture and text towers on a folder of captioned pictures.
+
+Nothing here is needed to index or to search. The modules, in the order in which data flows:
+
+``recipe``      every number of the training, read from ``recipe.toml``
+``data``        captioned pictures and their random views
+``vocabulary``  class names and names of things in several languages
+``backbone``    EfficientNet-Lite with its ImageNet weights, cut in two (torch)
+``features``    what stays frozen is computed once: picture activations, sentence features
+``losses``      contrastive, distillation and alignment losses (torch)
+``train``       heads, a teacher, and the backbone's last blocks (torch)
+``export``      ONNX, npz and TOML files that the runtime loads
+``calibration`` cosines into the probability of a match
+``bundled``     all of it in one call
+"""

@@ -7,6 +7,7 @@ format is told from the content and not from the name, and whatever a decoder ra
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -16,8 +17,10 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from retrieval.documents import passages
@@ -31,13 +34,17 @@ TEXT_SUFFIXES = frozenset(".txt .text .md .markdown .rst .html .htm .xhtml .pdf"
 HEIF_SUFFIXES = frozenset((".heic", ".heif"))
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 
-MAX_FILE_BYTES = 1 << 30  # a picture or text beyond 1 GiB is no picture or text of a person's
+MAX_FILE_BYTES = 192 << 20  # two such files at once still leave memory to decode one of them
 # A 200-megapixel telephone JPEG is decoded at an eighth of its size; other formats must be
 # decoded whole, 4 bytes a pixel, and 128 megapixels keep that within 512 MB.
 MAX_JPEG_PIXELS = 256_000_000
 MAX_PIXELS = 128_000_000
 LARGE_PIXELS = 16_000_000  # above this, pictures that decode whole are decoded one at a time
 Image.MAX_IMAGE_PIXELS = None  # our own limits stand above, and are checked before decoding
+
+# Pixels come in blocks of this size. The C library gives blocks of over 32 MB back to the system
+# when they are freed; smaller ones it may keep, for each thread, and a run would use ever more.
+Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
 _one_large_picture = threading.Semaphore(1)
 _heif = threading.Lock()
@@ -75,9 +82,7 @@ def read(path: str | bytes | Path) -> FileContent:
         MediaError: If it is gone, unreadable, empty, too large, or changing.
     """
     try:
-        # O_NONBLOCK: a named pipe with a picture's name must not hang the run
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             return _read(file)
     except FileNotFoundError:
         raise MediaError("vanished before it could be read") from None
@@ -89,11 +94,18 @@ def read(path: str | bytes | Path) -> FileContent:
         raise MediaError(f"cannot be read: {error.strerror or error}") from None
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a named pipe with a picture's name must not hang the run."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _read(file: BinaryIO) -> FileContent:
     before = os.fstat(file.fileno())
+    if not S_ISREG(before.st_mode):
+        raise MediaError("is a pipe or a device, not a file")
     if before.st_size > MAX_FILE_BYTES:
         raise MediaError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
-    data = file.read(MAX_FILE_BYTES + 1)
+    data = file.read(before.st_size + 1)  # one more byte than there should be tells growth
     after = os.fstat(file.fileno())
     if (
         len(data) != before.st_size
@@ -168,40 +180,58 @@ def _picture_from(image: Image.Image, side_px: int | None) -> Media:
         raise MediaError(
             f"{width} x {height} pixels are too many (the limit is {limit // 1_000_000} million)"
         )
-    exif = image.getexif()
-    taken_at = _taken_at(exif)
-    if side_px is not None and image.format in ("JPEG", "MPO"):
-        # libjpeg scales by 1/2, 1/4 or 1/8 while it decodes. Twice the wanted side leaves the
-        # last halving to the tower's own filter, so that the result hardly differs.
-        scale = max(1.0, min(width, height) / (2 * side_px))
-        image.draft("RGB", (int(width / scale), int(height / scale)))
-    if image.width * image.height > LARGE_PIXELS:
-        with _one_large_picture:
-            image = _reduced(image, side_px)
-    else:
-        image = _reduced(image, side_px)
-    image = ImageOps.exif_transpose(image)
-    if exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+    scaled = side_px is not None and image.format in ("JPEG", "MPO")
+    large = width * height > LARGE_PIXELS and not scaled
+    with _one_large_picture if large else contextlib.nullcontext():
+        exif = image.getexif()  # for a PNG this decodes the pixels, since EXIF may follow them
+        taken_at = _taken_at(exif)
+        if side_px is not None and scaled:
+            # libjpeg scales by 1/2, 1/4 or 1/8 while it decodes. Twice the wanted side leaves the
+            # last halving to the tower's own filter, so that the result hardly differs.
+            scale = max(1.0, min(width, height) / (2 * side_px))
+            image.draft("RGB", (int(width / scale), int(height / scale)))
+        pixels = _shrunk(image, side_px)
+        if pixels is not image:
+            image.close()  # frees its pixels before the next large picture is let in
+    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    if orientation in range(2, 9):
+        pixels.getexif()[ExifTags.Base.Orientation] = orientation
+        pixels = ImageOps.exif_transpose(pixels)
+    if orientation in (5, 6, 7, 8):
         width, height = height, width
-    return Media(Modality.IMAGE, (Part(_rgb(image)),), width, height, taken_at=taken_at)
+    return Media(Modality.IMAGE, (Part(pixels),), width, height, taken_at=taken_at)
 
 
-def _reduced(image: Image.Image, side_px: int | None) -> Image.Image:
-    """Decodes the pixels and shrinks them at once by a whole factor where that loses nothing."""
+def _shrunk(image: Image.Image, side_px: int | None) -> Image.Image:
+    """Decodes to RGB, averaged over whole squares of pixels where more than enough are left.
+
+    Converting and averaging go strip by strip: a large picture is in memory once, not thrice.
+    """
     image.load()
+    top = _top(image)
     factor = 1 if side_px is None else min(image.size) // (2 * side_px)
-    if factor < 2 or image.mode in ("1", "P", "PA"):  # palette indices cannot be averaged
-        return image
-    orientation = image.getexif()
-    reduced = image.reduce(factor)
-    reduced.info["exif"] = orientation.tobytes() if orientation else b""
-    return reduced
+    if factor < 2:
+        return _rgb(image, top)
+    width, height = image.size
+    small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    rows = 8 * factor
+    for upper in range(0, height, rows):
+        strip = image.crop((0, upper, width, min(upper + rows, height)))
+        small.paste(_rgb(strip, top).reduce(factor), (0, upper // factor))
+    return small
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Converts any mode to RGB; transparent parts become white, as a page would show them."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _from_wide(image)
+def _rgb(image: Image.Image, top: float) -> Image.Image:
+    """Converts any mode to RGB; transparent parts become white, as a page would show them.
+
+    Args:
+        image: Of any mode.
+        top: The value that is white, in modes of more than 8 bits.
+    """
+    if _is_wide(image):
+        values = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "P" or "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
@@ -211,18 +241,19 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_wide(image: Image.Image) -> Image.Image:
-    """Scales 16-bit, 32-bit and float grey to 8 bits; Pillow itself would clip at 255."""
-    import numpy as np
+def _is_wide(image: Image.Image) -> bool:
+    """Tells grey of 16 or 32 bits or floats, which Pillow itself would clip at 255."""
+    return image.mode.startswith("I;16") or image.mode in ("I", "F")
 
-    values = np.asarray(image, dtype=np.float32)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    if image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255):
-        top = 65535.0 if values.max(initial=0) <= 65535 else float(values.max())
-    else:
-        top = 255.0 if values.max(initial=0) > 1 else 1.0
-    grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+
+def _top(image: Image.Image) -> float:
+    """Gives the value that is white in a wide picture: what its format or its content suggests."""
+    if not _is_wide(image):
+        return 255.0
+    highest = float(np.nan_to_num(image.getextrema()[1], nan=0.0, posinf=0.0))
+    if image.mode.startswith("I;16") or (image.mode == "I" and highest > 255):
+        return 65535.0 if highest <= 65535 else highest
+    return 255.0 if highest > 1 else 1.0
 
 
 def _taken_at(exif: Image.Exif) -> str | None:

@@ -20,6 +20,7 @@ from retrieval.errors import (
     StorageError,
     StoreError,
 )
+from retrieval.store.schema import APPLICATION_ID
 
 BUSY_S = 30.0  # a batch takes well under a second to commit; 30 s means something is stuck
 PAGE_BYTES = 16384  # about fifteen 1 KB vectors to a page: full scans read fewer pages
@@ -48,12 +49,19 @@ def open_engine(path: Path, *, write: bool) -> Engine:
             isolation_level=None,
             check_same_thread=False,
         )
-        if write:
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA cache_size = -32768")
+        try:
+            if write:
+                connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+                (pages,) = connection.execute("PRAGMA page_count").fetchone()
+                (application,) = connection.execute("PRAGMA application_id").fetchone()
+                if not pages or application == APPLICATION_ID:  # it changes the file: ours alone
+                    connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA cache_size = -32768")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)

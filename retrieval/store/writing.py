@@ -95,6 +95,12 @@ def _copy(connection: Connection, copy: Relocation, now_s: int) -> None:
 
 def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, now_s: int) -> None:
     """Stores items: a statement per table, not per item, since each costs a good 0.1 ms."""
+    for record in records:
+        if record.vectors.shape != (len(record.places), space.dim) or not record.places:
+            raise ValueError(
+                f"{record.path!r} has vectors {record.vectors.shape} for {len(record.places)} "
+                f"part(s) in a space of {space.dim} dimensions"
+            )
     old = {}
     for group in _groups([record.path for record in records]):
         for path, content_hash, item_id, count in connection.execute(

@@ -13,7 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from indexer.scan import Changed, Difference, File, New, Skipped, Unchanged, Van
 from retrieval import media
 from retrieval.errors import MediaError, StorageError
 from retrieval.index import seal
-from retrieval.store import Batch, ItemRecord, Relocation, Space, Store, Twin
+from retrieval.store import Batch, ItemRecord, Known, Relocation, Space, Store, Twin
 from retrieval.types import Encoder, Fingerprint, Media, Modality, Place, Vectors
 
 BATCH_SIZE = 8  # parts embedded at once; small batches stay in the cache of a core
@@ -76,13 +76,14 @@ class _Job:
     """One file on its way through the pool; each stage makes a new one."""
 
     file: File
-    replaces: int | None  # the item that the index has at this path
+    known: Known | None  # the item that the index has at this path
     content: media.FileContent | None = None
     checked: bool = False  # whether the index was asked for items of the same content
     item: Media | None = None  # without the parts' contents
     places: tuple[Place, ...] = ()
     inputs: tuple[Any, ...] = ()
     vectors: Vectors | None = None
+    failure: str | None = None  # why nothing can be made of the content
 
 
 def index(
@@ -133,7 +134,7 @@ class _Run:
         self._sizes = store.sizes()
         self._jobs: deque[Future[_Job | Skipped]] = deque()
         self._waiting: dict[Modality, list[_Job]] = {}
-        self._embedding: deque[Future[list[_Job | Skipped]]] = deque()
+        self._embedding: deque[Future[list[_Job]]] = deque()
         self._vanished = array("q")
         self._moved: set[int] = set()
 
@@ -179,7 +180,7 @@ class _Run:
                 case New(file):
                     self._submit(_Job(file, None))
                 case Changed(file, known):
-                    self._submit(_Job(file, known.id))
+                    self._submit(_Job(file, known))
                 case Vanished(known):
                     self._vanished.append(known.id)
                 case Unchanged():
@@ -206,19 +207,22 @@ class _Run:
         """Reads, decodes and prepares a file; stops after reading if the content may be known."""
         try:
             content = job.content or media.read(job.file.path)
-            if not job.checked and self._may_be_known(content.fingerprint.size):
-                return _Job(job.file, job.replaces, content)
-            tower = self._encoder.towers.get(job.file.modality)
-            if tower is None:
-                kind = job.file.modality
-                return Skipped(job.file.path, f"is {kind}, which {self._encoder.model} cannot read")
-            item = media.decode(content.data, job.file.path, side_px=tower.side_px)
         except MediaError as error:
             return Skipped(job.file.path, str(error))
-        return _Job(
-            job.file,
-            job.replaces,
-            media.FileContent(b"", content.fingerprint, content.content_hash),
+        if not job.checked and self._may_be_known(content.fingerprint.size):
+            return replace(job, content=content)
+        tower = self._encoder.towers.get(job.file.modality)
+        if tower is None:
+            kind = job.file.modality
+            return Skipped(job.file.path, f"is {kind}, which {self._encoder.model} cannot read")
+        slim = media.FileContent(b"", content.fingerprint, content.content_hash)
+        try:
+            item = media.decode(content.data, job.file.path, side_px=tower.side_px)
+        except MediaError as error:
+            return replace(job, content=slim, failure=str(error))
+        return replace(
+            job,
+            content=slim,
             checked=True,
             item=Media(item.modality, (), item.width, item.height, taken_at=item.taken_at),
             places=tuple(part.place for part in item.parts),
@@ -229,7 +233,7 @@ class _Run:
         at = int(np.searchsorted(self._sizes, size))
         return at < len(self._sizes) and int(self._sizes[at]) == size
 
-    def _embed_jobs(self, jobs: list[_Job]) -> list[_Job | Skipped]:
+    def _embed_jobs(self, jobs: list[_Job]) -> list[_Job]:
         """Embeds the parts of some files in batches, across the borders of files."""
         tower = self._encoder.towers[jobs[0].file.modality]
         inputs = [part for job in jobs for part in job.inputs]
@@ -239,17 +243,15 @@ class _Run:
                 for start in range(0, len(inputs), self._batch_size)
             ]
         )
-        done: list[_Job | Skipped] = []
+        done: list[_Job] = []
         start = 0
         for job in jobs:
             own = vectors[start : start + len(job.inputs)]
             start += len(job.inputs)
             if np.isfinite(own).all():
-                done.append(
-                    _Job(job.file, job.replaces, job.content, True, job.item, job.places, (), own)
-                )
+                done.append(replace(job, inputs=(), vectors=own))
             else:
-                done.append(Skipped(job.file.path, "gives no finite vector"))
+                done.append(replace(job, inputs=(), failure="gives no finite vector"))
         return done
 
     # ---- the calling thread --------------------------------------------------------------
@@ -259,9 +261,11 @@ class _Run:
         job = self._jobs.popleft().result()
         if isinstance(job, Skipped):
             self._fail(job)
+        elif job.failure is not None:
+            self._give_up(job, job.failure)
         elif not job.checked:
             if not self._reused(job):
-                self._submit(_Job(job.file, job.replaces, job.content, checked=True))
+                self._submit(replace(job, checked=True))
         else:
             waiting = self._waiting.setdefault(job.file.modality, [])
             waiting.append(job)
@@ -276,8 +280,8 @@ class _Run:
 
     def _store_embedded(self) -> None:
         for job in self._embedding.popleft().result():
-            if isinstance(job, Skipped):
-                self._fail(job)
+            if job.failure is not None:
+                self._give_up(job, job.failure)
                 continue
             assert job.content is not None
             assert job.item is not None
@@ -305,18 +309,18 @@ class _Run:
         if twin is None:
             return False
         change = Relocation(twin.id, job.file.path, job.content.fingerprint)
-        if twin.id == job.replaces:
+        if job.known is not None and twin.id == job.known.id:
             self._batch.touched.append(change)
             self._report.unchanged += 1
             self._progress.advance(1)
-        elif os.path.lexists(twin.path):
-            self._batch.copies.append(change)
-            self._count(job)
-        else:
+        elif _is_gone(twin.path):
             self._batch.moves.append(change)
             self._moved.add(twin.id)
             self._report.renamed += 1
             self._progress.advance(1)
+        else:
+            self._batch.copies.append(change)
+            self._count(job)
         self._commit_if_due()
         return True
 
@@ -325,7 +329,7 @@ class _Run:
         assert job.content is not None
         usable: Twin | None = None
         for twin in self._store.twins(job.content.content_hash, self._space):
-            if twin.id == job.replaces:
+            if job.known is not None and twin.id == job.known.id:
                 return twin
             if any(move.item_id == twin.id for move in self._batch.moves):
                 self._commit()  # the item has just found a new path, which the index must know
@@ -333,7 +337,7 @@ class _Run:
             try:
                 stat = os.stat(twin.path)  # noqa: PTH116 (bytes)
             except OSError:
-                if not os.path.lexists(twin.path):
+                if _is_gone(twin.path):
                     return twin  # a rename, which is better than a copy
                 continue
             now = Fingerprint(stat.st_size, stat.st_mtime_ns)
@@ -341,11 +345,18 @@ class _Run:
         return usable
 
     def _count(self, job: _Job) -> None:
-        if job.replaces is None:
+        if job.known is None:
             self._report.added += 1
         else:
             self._report.updated += 1
         self._progress.advance(1)
+
+    def _give_up(self, job: _Job, reason: str) -> None:
+        """Lists a file that was read in vain, and forgets what was there before."""
+        assert job.content is not None
+        if job.known is not None and job.known.fingerprint != job.content.fingerprint:
+            self._batch.removed.append(job.known.id)
+        self._fail(Skipped(job.file.path, reason))
 
     def _fail(self, skipped: Skipped) -> None:
         self._report.failed.append(skipped)
@@ -368,3 +379,14 @@ class _Run:
             some = gone[start : start + REMOVE_ITEMS]
             self._store.write(Batch(removed=some), self._space)
             self._report.removed += len(some)
+
+
+def _is_gone(path: bytes) -> bool:
+    """Tells whether nothing is at a path; where we may not look, something may be."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

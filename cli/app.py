@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cli import learn
 from retrieval.errors import AnyseekError, QueryError
 from retrieval.types import Modality
 
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(learn.app, name="learn")
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # what a shell gives for Ctrl-C
@@ -115,7 +118,7 @@ def index(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Model to embed with; `anyseek models` lists them.",
+            help="Model to embed with: one that `anyseek models` lists, or a folder with a model.",
             show_default=False,
         ),
     ] = None,

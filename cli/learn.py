@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from retrieval.errors import ModelError
 
@@ -43,6 +42,8 @@ def bundled(
     threads: Annotated[int, typer.Option(help="Threads of torch; results depend on it.")] = 2,
 ) -> None:
     """Train towers like the bundled ones on captioned pictures."""
+    from rich.console import Console
+
     try:
         import torch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from retrieval.calibrate import Calibration
 from retrieval.errors import ModelError
@@ -42,24 +43,11 @@ class ModelSpec:
 @functools.cache
 def models() -> tuple[ModelSpec, ...]:
     """Lists every model, the default first."""
-    card = bundled.card()
-    return (
-        ModelSpec(
-            name=card.name,
-            space=card.space,
-            dim=card.dim,
-            modalities=(Modality.IMAGE, Modality.TEXT),
-            size_bytes=bundled.size_bytes(),
-            licence=card.licence,
-            here=True,
-            calibrations=card.calibrations,
-            load=bundled.load,
-        ),
-    )
+    return (_towers(bundled.WEIGHTS),)
 
 
 def model(name: str | None = None) -> ModelSpec:
-    """Finds a model by name; the default without one.
+    """Finds a model by name, or in a folder that ``anyseek learn`` wrote; the default without one.
 
     Raises:
         ModelError: If there is none of that name.
@@ -67,5 +55,25 @@ def model(name: str | None = None) -> ModelSpec:
     for spec in models():
         if name in (None, spec.name):
             return spec
+    assert name is not None
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _towers(folder.resolve())
     names = ", ".join(spec.name for spec in models())
     raise ModelError(f"there is no model named {name!r}; `anyseek models` lists them: {names}")
+
+
+def _towers(folder: Path) -> ModelSpec:
+    """Makes the row of a model of the bundled kind."""
+    card = bundled.card(folder)
+    return ModelSpec(
+        name=card.name,
+        space=card.space,
+        dim=card.dim,
+        modalities=(Modality.IMAGE, Modality.TEXT),
+        size_bytes=bundled.size_bytes(folder),
+        licence=card.licence,
+        here=True,
+        calibrations=card.calibrations,
+        load=functools.partial(bundled.load, folder),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from retrieval import media, prompts
 from retrieval.calibrate import UNFITTED, Calibration
 from retrieval.errors import IndexMissingError, MediaError, ModelError, QueryError
 from retrieval.index import VectorIndex
-from retrieval.models import ModelSpec, models
+from retrieval.models import ModelSpec, model
 from retrieval.store import Found, Space, Store
 from retrieval.types import Encoder, Modality, Place, Vectors
 
@@ -132,7 +133,7 @@ class Searcher:
         Raises:
             QueryError: If the file cannot be used.
         """
-        own = os.fsencode(path.resolve())
+        own = self._own_path(path)
         modality = media.modality_of(own)
         if modality is None or modality not in self.encoder.towers:
             raise QueryError(f"{path} is no kind of file that this index can be searched with")
@@ -144,6 +145,14 @@ class Searcher:
             wanted = Wanted(wanted.k, (modality,), wanted.under, wanted.min_relevance)
         vectors = dict.fromkeys(self._targets(wanted), vector)
         return self._ranked(vectors, modality, wanted, without=stored[0] if stored else None)
+
+    def _own_path(self, path: Path) -> bytes:
+        """Gives the path by which the index knows a file: links to files keep their names."""
+        linked = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 (no loops)
+        real = os.path.realpath(path)
+        if self._store.item(os.fsencode(linked)) is None and self._store.item(os.fsencode(real)):
+            return os.fsencode(real)
+        return os.fsencode(linked)
 
     def _stored_vector(self, own: bytes) -> Vectors | None:
         """Gives an indexed file's vector, if the file is still what was indexed."""
@@ -258,9 +267,11 @@ def usable_space(store: Store) -> tuple[ModelSpec, Space]:
     if not spaces:
         _no_space(store)
     for space in spaces:
-        for spec in models():
-            if spec.space == space.name:
-                return spec, space
+        for name in (None, space.model):
+            with contextlib.suppress(ModelError):
+                spec = model(name)
+                if spec.space == space.name:
+                    return spec, space
     raise ModelError(
         f"the index was made with {spaces[0].model} ({spaces[0].name}), which this anyseek does "
         "not have; run `anyseek index FOLDER` again to add the present model's vectors"

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from retrieval import media, prompts
+from retrieval import prompts
 from retrieval.calibrate import UNFITTED, Calibration
 from retrieval.errors import IndexMissingError, MediaError, ModelError, QueryError
 from retrieval.index import VectorIndex
@@ -169,6 +169,8 @@ class Searcher:
         return _mean(vectors.astype(np.float32)) if len(vectors) else None
 
     def _embedded(self, path: Path, own: bytes) -> Vectors:
+        from retrieval import media
+
         try:
             content = media.read(own)
             modality = media.modality_of(own)

@@ -14,17 +14,19 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from retrieval.calibrate import Calibration
 from retrieval.errors import ModelError
 from retrieval.towers import bundled_text
 from retrieval.towers.use import Use
 from retrieval.types import Encoder, Modality, Vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 FILES = ("image.onnx", "text.npz")
@@ -108,14 +110,16 @@ def load(folder: Path = WEIGHTS, *, cache: Path | None = None) -> Encoder:
     )
 
 
-def prepare_image(image: Image.Image, side_px: int) -> NDArray[np.uint8]:
+def prepare_image(image: Image, side_px: int) -> NDArray[np.uint8]:
     """Squeezes an RGB picture to a square: ``(side_px, side_px, 3)`` uint8.
 
     The whole picture counts, so nothing is cropped; the model was trained on pictures squeezed in
     the same way. Indexing, searching and training all call this one function.
     """
     if image.size != (side_px, side_px):
-        image = image.resize((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        from PIL.Image import Resampling  # here, since a search in words needs no pictures
+
+        image = image.resize((side_px, side_px), Resampling.BICUBIC, reducing_gap=3.0)
     return np.asarray(image, np.uint8)
 
 
@@ -134,7 +138,7 @@ class ImageTower:
         """Side of the square that the network sees."""
         return self._side_px
 
-    def prepare(self, content: Image.Image) -> NDArray[np.uint8]:
+    def prepare(self, content: Image) -> NDArray[np.uint8]:
         """Squeezes an RGB picture to the network's square."""
         return prepare_image(content, self._side_px)
 

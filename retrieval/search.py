@@ -133,6 +133,8 @@ class Searcher:
         Raises:
             QueryError: If the file cannot be used.
         """
+        from retrieval import media  # a search in words needs no decoder
+
         own = self._own_path(path)
         modality = media.modality_of(own)
         if modality is None or modality not in self.encoder.towers:

@@ -140,26 +140,32 @@ class _Run:
 
     def run(self, roots: Sequence[bytes]) -> Report:
         started = time.monotonic()
-        to_read = changes = 0
-        for difference in self._differences(roots):
-            to_read += isinstance(difference, New | Changed)
-            changes += not isinstance(difference, Unchanged)
-            self._report.unchanged += isinstance(difference, Unchanged)
-        if changes:
-            self._progress.total(to_read)
-            self._report.unchanged = 0
-            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="anyseek")
-            try:
-                self._work(roots)
-            except KeyboardInterrupt:
-                self._report.interrupted = True
-            finally:
-                self._pool.shutdown(wait=True, cancel_futures=True)
-                self._commit()
-        if not self._report.interrupted:
+        try:
+            if self._anything_to_do(roots):
+                self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="anyseek")
+                try:
+                    self._work(roots)
+                finally:
+                    self._pool.shutdown(wait=True, cancel_futures=True)
+                    self._commit()
             self._seal()
+        except KeyboardInterrupt:
+            self._report.interrupted = True
         self._report.seconds = time.monotonic() - started
         return self._report
+
+    def _anything_to_do(self, roots: Sequence[bytes]) -> bool:
+        """Goes over the folders once to count, so that the work itself can be told in parts."""
+        to_read = unchanged = others = 0
+        for difference in self._differences(roots):
+            to_read += isinstance(difference, New | Changed)
+            unchanged += isinstance(difference, Unchanged)
+            others += isinstance(difference, Vanished | Skipped)
+        if to_read or others:
+            self._progress.total(to_read)
+            return True
+        self._report.unchanged = unchanged
+        return False
 
     def _seal(self) -> None:
         """Prepares fast searches; everything is stored by now, so a failure is only a remark."""
@@ -331,6 +337,8 @@ class _Run:
         for twin in self._store.twins(job.content.content_hash, self._space):
             if job.known is not None and twin.id == job.known.id:
                 return twin
+            if not _read_alike(twin.path, job.file.path):
+                continue
             if any(move.item_id == twin.id for move in self._batch.moves):
                 self._commit()  # the item has just found a new path, which the index must know
                 return self._twin(job)
@@ -390,3 +398,13 @@ def _is_gone(path: bytes) -> bool:
     except OSError:
         return False
     return False
+
+
+def _read_alike(one: bytes, other: bytes) -> bool:
+    """Tells whether the same content gives the same parts under both names.
+
+    A picture's format is told from its content, a text's from its suffix.
+    """
+    suffixes = {os.path.splitext(path)[1].lower() for path in (one, other)}  # noqa: PTH122 (bytes)
+    kinds = {media.modality_of(path) for path in (one, other)}
+    return len(suffixes) == 1 or kinds == {Modality.IMAGE}

@@ -20,8 +20,10 @@ def exclusive(index: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
         on_wait: Called once if another run holds it.
 
     Raises:
-        StorageError: If no lock can be made there.
+        StorageError: If no lock can be made there, or a folder is in its place.
     """
+    if index.is_dir():
+        raise StorageError(f"{index} is a folder; --index takes the path of a file")
     lock = FileLock(index.with_name(index.name + ".lock"))
     try:
         index.parent.mkdir(parents=True, exist_ok=True)

@@ -337,6 +337,32 @@ def test_replaced_by_rename(desk: Desk) -> None:
     assert desk.ids() == {"b.bmp": ids["a.bmp"]}
 
 
+def test_renamed_to_another_kind(desk: Desk) -> None:
+    """Content is read again under a name by which it is read in another way."""
+    words = "<p>red</p><script>blue</script>"
+    for name in ("a.txt", "b.html", "c.txt"):
+        desk.write(name, words + name[0])
+    desk.draw("d.bmp", 1)
+    desk.draw("e.bmp", 2)
+    desk.run()
+    renames = {
+        "a.txt": "a.html",
+        "b.html": "b.txt",
+        "c.txt": "c.TXT",
+        "d.bmp": "d.jpeg",
+        "e.bmp": "e.txt",
+    }
+    for old, new in renames.items():
+        (desk.root / old).rename(desk.root / new)
+    report = desk.run()
+    assert counts(report) == {"added": 2, "renamed": 2, "removed": 3, "failed": 1}
+    assert reasons(desk, report) == {"e.txt": "is binary data, not text"}
+    items = desk.items()
+    assert items["a.html"].texts == ("red a",)
+    assert items["b.txt"].texts == (words + "b",)
+    assert items == desk.fresh()
+
+
 def test_vanished(desk: Desk) -> None:
     """Files and folders that are gone are forgotten, under the scanned root only."""
     other = desk.draw("other/c.bmp", 3)
@@ -868,7 +894,7 @@ def test_full_disk(desk: Desk, monkeypatch: pytest.MonkeyPatch, pages: int) -> N
 # ---- any sequence of changes -------------------------------------------------------------------
 
 PICTURES = [f"{folder}{name}.bmp" for folder in ("", "a/", "a-b/", "a/b/") for name in "ab"]
-TEXTS = ["a.txt", "a/c.txt", "a/b/d.txt"]
+TEXTS = ["a.txt", "a/c.html", "a/b/d.txt"]
 NAMES = [*PICTURES, *TEXTS]
 name_of = st.sampled_from(NAMES)
 picture_of = st.sampled_from(PICTURES)
@@ -880,7 +906,7 @@ change = st.one_of(
     st.tuples(st.just("move"), name_of, name_of),
     st.tuples(st.just("move"), picture_of, picture_of),
     st.tuples(st.just("swap"), picture_of, picture_of),
-    st.tuples(st.just("copy"), picture_of, picture_of, st.booleans()),
+    st.tuples(st.just("copy"), name_of, name_of, st.booleans()),
     st.tuples(st.just("delete"), name_of),
     st.tuples(st.just("delete folder"), st.sampled_from(["a", "a-b", "a/b"])),
     st.tuples(st.just("move folder"), st.sampled_from(["a-b", "a/b"]), st.sampled_from(["c", "d"])),
@@ -895,9 +921,8 @@ def apply(desk: Desk, name: str, *how: Any) -> None:
         case "draw":
             desk.draw(*how)
         case "write":
-            desk.write(
-                how[0], "\n\n".join(f"{list(COLOURS)[how[1]]} " * 40 for _ in range(how[1] + 1))
-            )
+            word = f"<b>{list(COLOURS)[how[1]]}</b> "
+            desk.write(how[0], "\n\n".join([word * 40] * (how[1] + 1)))
         case "spoil":
             desk.write(how[0], b"\0nonsense")
         case "touch" if path.exists():

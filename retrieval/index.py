@@ -11,6 +11,7 @@ Scores are inner products of unit vectors, that is cosines: higher is better.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class VectorIndex:
         """
         self._segments: list[Any] = []
         self.rebuilt: list[str] = []  # names of files that could not be used
-        self._removed = store.removed(space, modality)
+        removed = store.removed(space, modality)
         folder = folder_of(store.path)
         ids: list[Ids] = []
         matrices: list[NDArray[np.float16]] = []
@@ -65,10 +66,12 @@ class VectorIndex:
                 )
                 ids.append(found)
                 matrices.append(matrix)
-            else:
+                removed = removed[(removed < seal.first_id) | (removed > seal.last_id)]
+            elif segment.ntotal:
                 self._segments.append(segment)
             next_id = seal.last_id + 1
         found, matrix = store.vectors(space, modality, first=next_id)
+        self._removed = removed  # those that an opened segment still holds
         self._ids = np.concatenate([*ids, found])
         self._matrix = np.concatenate([*matrices, matrix])
         sealed = sum(segment.ntotal for segment in self._segments)
@@ -86,6 +89,9 @@ class VectorIndex:
             Scores ``(m,)`` float32 descending and vector ids ``(m,)``, ``m <= k``; equal scores in
             ascending order of id.
         """
+        k = min(k, self.size if only is None else len(only))
+        if k < 1:  # which FAISS does not take
+            return np.empty(0, np.float32), np.empty(0, np.int64)
         row = np.ascontiguousarray(query, np.float32)[None]
         scores: list[Scores] = []
         ids: list[Ids] = []
@@ -142,15 +148,34 @@ def _opened(path: Path, seal: Seal, space: Space) -> Any | None:
     """Maps a segment into memory; ``None`` if the file is missing, damaged or another's."""
     import faiss
 
-    if not path.is_file():
-        return None
     try:
+        # FAISS maps without looking how long the file is, and a short one would end the process
+        if path.stat().st_size != _file_bytes(seal.count, space.dim):
+            return None
         segment = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError:
+    except (OSError, RuntimeError):
         return None
     if segment.ntotal != seal.count or segment.d != space.dim:
         return None
+    ids = faiss.vector_to_array(segment.id_map)  # type: ignore[attr-defined]
+    if len(ids) and not seal.first_id <= ids[0] <= ids[-1] <= seal.last_id:
+        return None
     return segment
+
+
+def _file_bytes(count: int, dim: int) -> int:
+    """Gives the size of a segment's file: a head, float16 vectors, int64 ids."""
+    import faiss
+
+    return len(faiss.serialize_index(_empty(dim))) + count * (2 * dim + 8)
+
+
+def _empty(dim: int) -> Any:
+    import faiss
+
+    return faiss.IndexIDMap(
+        faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    )
 
 
 # ---- sealing -----------------------------------------------------------------------------------
@@ -177,7 +202,7 @@ def seal(store: Store, space: Space, modality: Modality) -> bool:
         gone = np.searchsorted(removed, old.last_id, "right") - np.searchsorted(
             removed, old.first_id
         )
-        if gone > STALE * old.count or not (folder / old.file).is_file():
+        if gone > STALE * old.count or _opened(folder / old.file, old, space) is None:
             _replace(store, space, modality, old.first_id, old.last_id, [old])
             wrote = True
     while True:
@@ -203,12 +228,7 @@ def _replace(
     replaced: list[Seal],
 ) -> None:
     """Writes one segment over a range of ids, or from ``first`` on as far as a segment goes."""
-    import faiss
-
-    quantizer = faiss.IndexScalarQuantizer(
-        space.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
-    segment = faiss.IndexIDMap(quantizer)
+    segment = _empty(space.dim)
     next_id = first
     bounds = {} if last is None else {"last": last}
     while segment.ntotal < SEGMENT:
@@ -241,7 +261,8 @@ def _write(folder: Path, name: str, segment: Any) -> None:
             os.fsync(file.fileno())
         temporary.replace(folder / name)
     except (OSError, RuntimeError) as error:  # FAISS reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StorageError(
             f"cannot write {folder / name} ({error}): searches go on without it, only slower"
         ) from error

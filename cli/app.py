@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from enum import StrEnum
@@ -77,10 +78,14 @@ NullOption = Annotated[
 
 def main() -> None:
     """Runs the command line: exit code 0 done, 1 our error, 2 wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names in other scripts than its own
     try:
         app()
     except AnyseekError as error:
-        print(f"anyseek: {error}", file=sys.stderr)
+        from cli import render
+
+        render.remark(str(error))
         sys.exit(EXIT_ERROR)
     except BrokenPipeError:  # `anyseek search ... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -194,7 +199,7 @@ def search(
     wanted = Wanted(k, _modalities(kind), _under(under), min_relevance)
     with Store(index_path(index)) as store:
         searcher = Searcher(store)
-        hits = searcher.by_text(query, wanted)
+        hits = searcher.by_text(_text(query), wanted)
     render.hits(hits, format, searcher.remarks, null=null)
 
 
@@ -263,6 +268,11 @@ def index_path(option: Path | None) -> Path:
 
 def _modalities(kind: In) -> tuple[Modality, ...]:
     return () if kind is In.ALL else (Modality(kind.value),)
+
+
+def _text(argument: str) -> str:
+    """Gives an argument as text, whatever bytes were typed."""
+    return os.fsencode(argument).decode("utf-8", "replace")
 
 
 def _under(path: Path | None) -> bytes | None:

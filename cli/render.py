@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -22,25 +23,31 @@ NAMED_FAILURES = 50  # more are counted; a run over a broken disk must not flood
 
 
 def remark(text: str) -> None:
-    """Says something that is not a result."""
-    sys.stderr.write(f"anyseek: {text}\n")
+    """Says something that is not a result, in one line."""
+    sys.stderr.write(f"anyseek: {printable(text)}\n")
     sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Escapes what would not show as one line of text, and bytes that are not UTF-8."""
+    return "".join(
+        character
+        if character.isprintable()
+        else f"\\x{ord(character) - 0xDC00:02x}"  # how Python holds a byte that is no text
+        if "\udc80" <= character <= "\udcff"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
 
 
 def shown(path: bytes) -> str:
     """Makes a path safe to show: relative where that is shorter, control characters escaped."""
     text = os.fsdecode(path)
-    here = os.getcwd() + os.sep  # noqa: PTH109 (a plain prefix is meant)
-    if text.startswith(here):
-        text = text[len(here) :]
-    return "".join(
-        character
-        if character.isprintable()
-        else character.encode(
-            "unicode_escape" if character.isascii() else "utf-8", "surrogateescape"
-        ).decode("ascii", "backslashreplace")
-        for character in text
-    )
+    try:
+        here = os.getcwd() + os.sep  # noqa: PTH109 (a plain prefix is meant)
+    except FileNotFoundError:  # the shell stands in a folder that was removed
+        return printable(text)
+    return printable(text.removeprefix(here))
 
 
 # ---- hits --------------------------------------------------------------------------------------
@@ -51,8 +58,9 @@ def hits(found: Sequence[Hit], format: str, remarks: Sequence[str], *, null: boo
     for text in remarks:
         remark(text)
     if format == "json":
+        utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
         for hit in found:
-            print(json.dumps(_fields(hit), ensure_ascii=not _is_text(hit.path)))
+            print(json.dumps(_fields(hit), ensure_ascii=not (utf8 and _is_text(hit.path))))
     elif format == "paths":
         sys.stdout.flush()
         end = b"\0" if null else b"\n"
@@ -100,7 +108,7 @@ def _where(hit: Hit) -> str:
     if hit.place.start_s is not None and hit.place.end_s is not None:
         parts.append(f"{hit.place.start_s:.0f}-{hit.place.end_s:.0f} s")
     if hit.place.text is not None:
-        text = " ".join(hit.place.text.split())
+        text = printable(" ".join(hit.place.text.split()))
         parts.append(text if len(text) <= 80 else text[:79] + "…")
     return ": ".join(parts)
 
@@ -206,7 +214,7 @@ def report(done: Report) -> None:
 
 def status(path: Path, summary: Summary, device: Device) -> None:
     """Writes what the index holds."""
-    lines = [f"index         {path}"]
+    lines = [f"index         {printable(str(path))}"]
     for modality, count in summary.items.items():
         parts = summary.parts.get(modality, 0)
         more = f" in {parts} parts" if parts != count else ""

@@ -1,0 +1,365 @@
+"""What is written for people and for programs, down to the bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from cli import render
+from indexer.pipeline import Report
+from indexer.scan import Skipped
+from retrieval.index import Device
+from retrieval.models import ModelSpec
+from retrieval.search import Hit
+from retrieval.store import Space, Summary
+from retrieval.types import WHOLE, Modality, Place
+from tests.fakes import colour_encoder
+
+KEYS = ["path", "modality", "score", "start_s", "end_s", "space"]
+NAMES = [
+    b"/a/new\nline.jpg",
+    b"/a/q'uo\"te.jpg",
+    "/a/🦊 日本.jpg".encode(),
+    b"/a/\xff\xfe.jpg",
+    b"/a/\x1b[31mred\x1b]0;title\x07.jpg",
+    "/a/\u202egpj.exe".encode(),  # would show as exe.jpg
+    b"/a/tab\t and cr\r.jpg",
+    "/a/\u2028line.jpg".encode(),
+    b"/a/ space .jpg",
+]
+
+
+def hit(path: bytes = b"/a/b.jpg", place: Place = WHOLE, *, relevance: float = 0.5) -> Hit:
+    """Makes a hit."""
+    modality = Modality.IMAGE if place == WHOLE else Modality.TEXT
+    return Hit(path, modality, 0.25, relevance, place, "colours-1")
+
+
+class Stream(io.TextIOWrapper):
+    """A stdout of a given encoding that may say that it is a terminal."""
+
+    def __init__(self, encoding: str = "utf-8", *, terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(), encoding, errors="backslashreplace", newline="\n")
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        """Tells what it was told."""
+        return self._terminal
+
+    @property
+    def written(self) -> bytes:
+        """What was written so far."""
+        self.flush()
+        buffer = self.buffer
+        assert isinstance(buffer, io.BytesIO)
+        return buffer.getvalue()
+
+
+@pytest.fixture
+def write(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
+    """Gives a function that writes hits and returns what reached stdout."""
+
+    def written(
+        found: Sequence[Hit],
+        format: str,
+        *,
+        null: bool = False,
+        encoding: str = "utf-8",
+        terminal: bool = False,
+    ) -> bytes:
+        stream = Stream(encoding, terminal=terminal)
+        monkeypatch.setattr(sys, "stdout", stream)
+        try:
+            render.hits(found, format, [], null=null)
+            return stream.written
+        finally:
+            monkeypatch.undo()
+
+    return written
+
+
+Write = Callable[..., bytes]
+
+
+# ---- paths and remarks -------------------------------------------------------------------------
+
+
+def test_shown() -> None:
+    """Whatever is not printable is escaped, in one line, and the rest stays as it is."""
+    assert [render.shown(name).removeprefix("/a/") for name in NAMES] == [
+        r"new\nline.jpg",
+        "q'uo\"te.jpg",
+        "🦊 日本.jpg",
+        r"\xff\xfe.jpg",
+        r"\x1b[31mred\x1b]0;title\x07.jpg",
+        r"\u202egpj.exe",
+        r"tab\t and cr\r.jpg",
+        r"\u2028line.jpg",
+        " space .jpg",
+    ]
+
+
+def test_shown_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths below the working folder are shown relative to it, others in full."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert render.shown(os.fsencode(here / "a" / "b.jpg")) == "a/b.jpg"
+    assert (
+        render.shown(os.fsencode(tmp_path / "here-not" / "b.jpg")) == f"{tmp_path}/here-not/b.jpg"
+    )
+    here.rmdir()
+    assert render.shown(b"/a/b.jpg") == "/a/b.jpg"
+
+
+def test_printable_takes_any_text() -> None:
+    """Half a surrogate pair, as a damaged document may hold, is escaped as well."""
+    assert render.printable("a\ud800b\udcffc\x00") == r"a\ud800b\xffc\x00"
+
+
+def test_remark(capsys: pytest.CaptureFixture[str]) -> None:
+    """A remark is one line on stderr, whatever is in it."""
+    render.remark("no file at x\ny\x1b[31m")
+    assert capsys.readouterr() == ("", "anyseek: no file at x\\ny\\x1b[31m\n")
+
+
+# ---- hits --------------------------------------------------------------------------------------
+
+
+def test_json(write: Write) -> None:
+    """One object per line, with the promised keys and the numbers of the hit."""
+    place = Place(start_s=1.5, end_s=2.5, page=3, line=4, text="words\nand more")
+    first, second = write([hit(), hit(b"/a/c.txt", place)], "json").splitlines()
+    assert json.loads(first) == {
+        "path": "/a/b.jpg",
+        "modality": "image",
+        "score": 0.25,
+        "relevance": 0.5,
+        "start_s": None,
+        "end_s": None,
+        "page": None,
+        "line": None,
+        "text": None,
+        "space": "colours-1",
+    }
+    found = json.loads(second)
+    assert [found[key] for key in KEYS] == ["/a/c.txt", "text", 0.25, 1.5, 2.5, "colours-1"]
+    assert (found["page"], found["line"], found["text"]) == (3, 4, "words\nand more")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_json_names(write: Write, encoding: str) -> None:
+    """Every name comes back exactly from JSON, whatever the encoding of stdout."""
+    written = write([hit(name) for name in NAMES], "json", encoding=encoding)
+    lines = written.decode(encoding).split("\n")
+    assert lines.pop() == ""
+    assert [os.fsencode(json.loads(line)["path"]) for line in lines] == NAMES
+    assert b"\x1b" not in written
+
+
+def test_json_shows_scripts_as_they_are(write: Write) -> None:
+    """A name in another script is legible without a JSON reader."""
+    assert "🦊 日本.jpg".encode() in write([hit(NAMES[2])], "json")
+
+
+def test_json_with_half_a_surrogate(write: Write) -> None:
+    """Text that is no valid Unicode still makes valid JSON."""
+    written = write([hit(place=Place(text="a\ud800"))], "json")
+    assert json.loads(written)["text"] == "a\ud800"
+
+
+def test_paths(write: Write) -> None:
+    """Bare paths are the very bytes, ended by newline or NUL."""
+    found = [hit(name) for name in NAMES]
+    assert write(found, "paths", null=True) == b"".join(name + b"\0" for name in NAMES)
+    assert write(found, "paths") == b"".join(name + b"\n" for name in NAMES)
+    assert write(found, "paths", encoding="ascii", null=True).split(b"\0") == [*NAMES, b""]
+
+
+def test_table_in_a_pipe(write: Write) -> None:
+    """A pipe gets columns parted by tabs, a line per hit, without heading or codes."""
+    places = [
+        WHOLE,
+        Place(line=7, text="some  words\nover lines"),
+        Place(page=2, line=7, text="x" * 100),
+        Place(start_s=10.0, end_s=20.0),
+        Place(text="\x1b[31mred"),
+    ]
+    written = write([hit(b"/a/b", place, relevance=0.987) for place in places], "table")
+    assert written.decode().splitlines() == [
+        "0.99\timage\t/a/b",
+        "0.99\ttext\t/a/b\tline 7: some words over lines",
+        "0.99\ttext\t/a/b\tpage 2: " + "x" * 79 + "…",
+        "0.99\ttext\t/a/b\t10-20 s",
+        "0.99\ttext\t/a/b\t\\x1b[31mred",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_table_names(write: Write, encoding: str) -> None:
+    """Names cannot break the lines, add columns, or speak to the terminal."""
+    written = write([hit(name) for name in NAMES], "table", encoding=encoding)
+    lines = written.decode(encoding).split("\n")
+    assert len(lines) == len(NAMES) + 1
+    assert [line.count("\t") for line in lines[:-1]] == [2] * len(NAMES)
+    assert not {byte for byte in written if byte < 32} - set(b"\t\n")
+
+
+def test_table_on_a_terminal(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets a heading and links, and nothing that a name would tell it."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    found = [hit(name) for name in NAMES] + [hit(b"/a/c.txt", Place(line=3, text="\x1b[5mwords"))]
+    written = write(found, "table", terminal=True)
+    text = written.decode()
+    first = text.splitlines()[0]
+    assert [word in first for word in ("relevance", "kind", "file", "where")] == [True] * 4
+    for name in NAMES[:7]:
+        assert render.shown(name) in text
+    assert "line 3: \\x1b[5mwords" in text
+    for forbidden in ("\x1b[31m", "\x1b[5m", "\x1b]0;", "\u202e", "\x07"):
+        assert forbidden not in text
+    assert "file:///a/%FF%FE.jpg" in text
+
+
+def test_no_hits(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without hits stdout stays empty in every format, and stderr says so."""
+    for format in ("table", "json", "paths"):
+        for terminal in (False, True):
+            assert write([], format, terminal=terminal) == b""
+            assert capsys.readouterr().err == "anyseek: nothing in the index answers this\n"
+
+
+def test_remarks_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the search has to say is no result."""
+    render.hits([hit()], "paths", ["one", "two"], null=False)
+    assert capsys.readouterr().err == "anyseek: one\nanyseek: two\n"
+
+
+# ---- reports -----------------------------------------------------------------------------------
+
+
+def test_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """The counts go to stdout, each failure with its reason to stderr."""
+    failed = [Skipped(b"/a/\x1b.jpg", "is empty"), Skipped(b"/b", "no permission", True)]
+    render.report(Report(1, 2, 3, 4, 5, failed, seconds=1.25))
+    out, err = capsys.readouterr()
+    counts = "1 added, 2 updated, 3 renamed, 4 removed, 5 unchanged, 2 failed"
+    assert out == f"{counts} in 1.2 s\n"
+    assert err == "anyseek: skipped /a/\\x1b.jpg: is empty\nanyseek: skipped /b: no permission\n"
+
+
+def test_report_of_a_broken_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    """Thousands of failures are counted, not all named."""
+    render.report(Report(failed=[Skipped(b"/%d" % i, "is empty") for i in range(1_000)]))
+    out, err = capsys.readouterr()
+    assert "1000 failed" in out
+    lines = err.splitlines()
+    assert len(lines) == render.NAMED_FAILURES + 1
+    assert lines[0] == "anyseek: skipped /0: is empty"
+    assert lines[-1] == "anyseek: and 950 more that could not be used"
+
+
+def test_report_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without anything to index is told apart from one that is up to date."""
+    render.report(Report())
+    assert "found nothing to index there" in capsys.readouterr().err
+    render.report(Report(unchanged=1))
+    assert capsys.readouterr().err == ""
+    render.report(Report(removed=1))
+    assert "found nothing to index there" in capsys.readouterr().err
+
+
+def test_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts per modality and space, the size with the derived files, and what to do next."""
+    index = tmp_path / "index.db"
+    index.write_bytes(b"x" * 1_500)
+    derived = tmp_path / "index.db.derived"
+    derived.mkdir()
+    (derived / "1.faiss").write_bytes(b"x" * 2_000)
+    summary = Summary(
+        items={Modality.IMAGE: 3, Modality.TEXT: 1},
+        parts={Modality.IMAGE: 3, Modality.TEXT: 7},
+        vectors={("colours-1", Modality.IMAGE): 3, ("colours-1", Modality.TEXT): 7},
+        spaces=(Space(1, "colours-1", "colours", 8), Space(2, "colours-2", "colours", 9)),
+        generation=4,
+        last_indexed_s=1_700_000_000,
+    )
+    render.status(index, summary, Device("cpu", "because"))
+    out, err = capsys.readouterr()
+    lines = {line[:14].strip(): line[14:] for line in out.splitlines()}
+    assert lines["index"] == str(index)
+    assert lines["image"] == "3 items"
+    assert lines["text"] == "1 items in 7 parts"
+    assert "colours-1 (8 dimensions): 3 image, 7 text" in out
+    assert "colours-2 (9 dimensions): empty" in out
+    assert lines["on disk"] == "3.5 KB"
+    assert lines["last indexed"].startswith("2023-11-1")
+    assert lines["compared on"] == "cpu: because"
+    assert lines["next"].startswith("anyseek search ")
+    assert err == ""
+
+
+def test_status_of_an_empty_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty index says how to fill it."""
+    empty = Summary({}, {}, {}, (), 0, None)
+    index = tmp_path / os.fsdecode(b"\xff.db")
+    render.status(index, empty, Device("cpu", "because"))
+    out = capsys.readouterr().out
+    assert f"index         {tmp_path}/\\xff.db" in out
+    assert "anyseek index FOLDER" in out
+    assert "last indexed" not in out
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every field of a model's row has its line."""
+    row = ModelSpec(
+        name="colours",
+        space="colours-1",
+        dim=8,
+        modalities=(Modality.IMAGE, Modality.TEXT),
+        size_bytes=12_345_678,
+        licence="CC0",
+        here=False,
+        calibrations={},
+        load=colour_encoder,
+    )
+    render.models([row])
+    assert [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()] == [
+        ["name", "colours"],
+        ["space", "colours-1"],
+        ["dim", "8"],
+        ["modalities", "image, text"],
+        ["size", "12.3 MB"],
+        ["licence", "CC0"],
+        ["here", "no"],
+    ]
+
+
+def test_progress_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe gets no bar."""
+    with render.progress() as progress:
+        progress.total(10)
+        progress.advance(3)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets a bar with how many of how many."""
+    stream = Stream(terminal=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    with render.progress() as progress:
+        progress.total(10)
+        progress.advance(3)
+    written = stream.written.decode()
+    monkeypatch.undo()
+    assert "indexing" in written
+    assert "3/10" in written

@@ -21,6 +21,7 @@ from stat import S_ISREG
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from retrieval.documents import passages
@@ -229,8 +230,7 @@ def _rgb(image: Image.Image, top: float) -> Image.Image:
         top: The value that is white, in modes of more than 8 bits.
     """
     if _is_wide(image):
-        values = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
+        grey = np.clip(_finite(image) / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "P" or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -250,10 +250,20 @@ def _top(image: Image.Image) -> float:
     """Gives the value that is white in a wide picture: what its format or its content suggests."""
     if not _is_wide(image):
         return 255.0
-    highest = float(np.nan_to_num(image.getextrema()[1], nan=0.0, posinf=0.0))
-    if image.mode.startswith("I;16") or (image.mode == "I" and highest > 255):
-        return 65535.0 if highest <= 65535 else highest
-    return 255.0 if highest > 1 else 1.0
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    # Pillow's getextrema takes a NaN for the highest value if it comes first
+    highest = max(
+        float(_finite(image.crop((0, upper, image.width, min(upper + 64, image.height)))).max())
+        for upper in range(0, image.height, 64)
+    )
+    if image.mode == "F":
+        return 1.0 if highest <= 1 else max(255.0, highest)
+    return 255.0 if highest <= 255 else max(65535.0, highest)
+
+
+def _finite(image: Image.Image) -> NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _taken_at(exif: Image.Exif) -> str | None:

@@ -202,7 +202,8 @@ def report(done: Report) -> None:
         )
     )
     print(f"{counts} in {done.seconds:.1f} s")
-    if not any((done.added, done.updated, done.renamed, done.unchanged, done.failed)):
+    seen = (done.added, done.updated, done.renamed, done.unchanged, done.failed)
+    if not any(seen) and not done.interrupted:
         remark(
             "found nothing to index there: anyseek reads pictures (JPEG, PNG, WebP, GIF, BMP, "
             "TIFF, AVIF, HEIC) and texts (txt, md, rst, html, pdf)"

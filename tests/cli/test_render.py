@@ -272,6 +272,8 @@ def test_report_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "found nothing to index there" in capsys.readouterr().err
     render.report(Report(unchanged=1))
     assert capsys.readouterr().err == ""
+    render.report(Report(interrupted=True))
+    assert capsys.readouterr().err == ""
     render.report(Report(removed=1))
     assert "found nothing to index there" in capsys.readouterr().err
 

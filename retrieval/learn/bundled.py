@@ -15,7 +15,7 @@ from torch import Tensor  # noqa: TID253
 from retrieval.errors import MediaError
 from retrieval.learn import calibration, export, train
 from retrieval.learn.backbone import Tail, Trunk, imagenet_state
-from retrieval.learn.data import SIDE_PX, Captioned, random_view, read_captions, read_pictures
+from retrieval.learn.data import SIDE_PX, Captioned, read_captions, read_pictures
 from retrieval.learn.features import Report, every_level, picture_features, text_features
 from retrieval.learn.minilm import MiniLM
 from retrieval.learn.recipe import Losses, Recipe
@@ -231,13 +231,12 @@ def _describe(
     pixels = read_pictures(source.images, [one.image for one in dev])
     images = embedded(pixels)
     report("measuring", 1, 3)
-    generator = np.random.default_rng(0)
-    seen_again = embedded(np.stack([random_view(one, generator) for one in pixels]))
     report("measuring", 2, 3)
     captions = [text for one in dev for text in one.captions]
     owner = np.repeat(np.arange(len(dev)), [len(one.captions) for one in dev])
     head = bundled_text.read(out / "text.npz")
-    texts = bundled_text.embed(encoder.hidden(captions), head)
+    hidden = encoder.hidden(captions)
+    texts = bundled_text.embed(hidden, head)
     # text to text: each picture's first caption is looked for with its other captions
     starts = np.searchsorted(owner, np.arange(len(dev)))
     later = np.setdiff1d(np.arange(len(captions)), starts)
@@ -246,15 +245,18 @@ def _describe(
     pairs = {
         ("text", "image"): (texts, images, owner),
         ("text", "text"): (texts[later], texts[starts], owner[later]),
-        ("image", "image"): (seen_again, images, np.arange(len(dev))),
         ("image", "text"): (images, texts[starts], np.arange(len(dev))),
     }
+    cosines = {
+        kinds: calibration.ranked_pairs(queries, targets, truth)
+        for kinds, (queries, targets, truth) in pairs.items()
+    }
+    cosines["image", "image"] = calibration.alike_pairs(images, hidden["out"], owner)
     fitted: dict[str, dict[str, dict[str, float]]] = {}
-    for (query, target), (queries, targets, truth) in pairs.items():
-        a, b = calibration.fit_logistic(*calibration.ranked_pairs(queries, targets, truth))
+    for (query, target), (matches, others) in cosines.items():
+        a, b = calibration.fit_logistic(matches, others)
         fitted.setdefault(query, {})[target] = {"a": round(a, 3), "b": round(b, 3)}
-    cosines = texts @ images.T  # one product: the match must not lose to itself by rounding
-    ranks = (cosines > cosines[np.arange(len(texts)), owner][:, None]).sum(1)
+    ranks = calibration.places(texts, images, owner)
     card: dict[str, Any] = {
         "name": name,
         "space": export.identity(name, [out / "image.onnx", out / "text.npz"]),

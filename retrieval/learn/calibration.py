@@ -72,3 +72,46 @@ def ranked_pairs(
         cosines[np.arange(len(cosines)), owner[rows]] = -2.0
         others.append(-np.partition(-cosines, among - 1, axis=1)[:, :among].ravel())
     return matches, np.concatenate(others)
+
+
+def alike_pairs(
+    pictures: Floats, sentences: Floats, owner: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Gives cosines of pictures that people describe alike, and of pictures at random.
+
+    Two views of one picture would be far too alike: who asks for similar pictures wants others of
+    the same kind. The match of a picture is the other one whose captions, averaged as sentence
+    features, are nearest to its own.
+
+    Args:
+        pictures: ``(n, dim)`` unit rows.
+        sentences: ``(m, k)`` unit rows: features of the captions, made without any picture.
+        owner: ``(m,)``: caption i describes picture ``owner[i]``.
+
+    Returns:
+        ``(n,)`` cosines of matches and ``(n * (n - 2),)`` of all other pairs.
+    """
+    described = np.zeros((len(pictures), sentences.shape[1]), np.float32)
+    np.add.at(described, owner, sentences)
+    described /= np.linalg.norm(described, axis=1, keepdims=True)
+    likeness = described @ described.T
+    np.fill_diagonal(likeness, -2.0)
+    nearest = likeness.argmax(axis=1)
+    cosines = pictures @ pictures.T
+    rows = np.arange(len(pictures))
+    others = np.ones_like(cosines, dtype=bool)
+    others[rows, rows] = others[rows, nearest] = False
+    return cosines[rows, nearest], cosines[others]
+
+
+def places(queries: Floats, targets: Floats, owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Gives the place of each query's match among all targets, counted from 0.
+
+    Args:
+        queries: ``(n, dim)`` unit rows.
+        targets: ``(m, dim)`` unit rows.
+        owner: ``(n,)``: query i matches target ``owner[i]``.
+    """
+    cosines = queries @ targets.T  # one product: the match must not lose to itself by rounding
+    own = cosines[np.arange(len(queries)), owner]
+    return np.asarray((cosines > own[:, None]).sum(axis=1), np.int64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.errors import MediaError, ModelError
-from retrieval.learn.calibration import fit_logistic, ranked_pairs
+from retrieval.learn.calibration import alike_pairs, fit_logistic, places, ranked_pairs
 from retrieval.learn.data import random_view, read_captions, read_picture
 from retrieval.learn.recipe import read_recipe
 from retrieval.learn.vocabulary import LANGUAGES, class_names, parallel_names
@@ -348,3 +348,24 @@ def test_a_tiny_folder_becomes_a_model(tmp_path: Path) -> None:
     (vectors,) = session.run(None, {"image": np.zeros((3, 224, 224, 3), np.uint8)})
     assert vectors.shape == (3, card["dim"])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(3), abs=1e-4)
+
+
+def test_place_of_a_match_is_not_lost_to_rounding() -> None:
+    """A match that is the best stands first, even among thousands of long vectors."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(1000, 511)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    owner = np.arange(1000)
+    assert not places(rows, rows, owner).any()
+    swapped = places(rows[:2], rows[:2], np.array([1, 0]))
+    assert swapped.tolist() == [1, 1]
+
+
+def test_pictures_described_alike_are_matches() -> None:
+    """Hand-worked: pictures 0 and 1 share a description, 2 has another."""
+    pictures = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    sentences = np.array([[1, 0], [1, 0], [0.8, 0.6], [0, 1]], np.float32)
+    matches, others = alike_pairs(pictures, sentences, np.array([0, 0, 1, 2]))
+    # nearest by description: 0 to 1, 1 to 0, 2 to 1
+    assert matches == pytest.approx([0.6, 0.6, 0.8])
+    assert sorted(others.tolist()) == pytest.approx([0.0, 0.0, 0.8])

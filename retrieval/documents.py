@@ -18,6 +18,7 @@ PASSAGE_CHARACTERS = 400
 MAX_CHARACTERS = 20_000_000  # about thirty long novels in one file
 MAX_PAGES = 5_000
 HTML_SUFFIXES = frozenset((".html", ".htm", ".xhtml"))
+LINE_END = re.compile(r"\r\n|\r|\n")  # what editors count; str.splitlines knows more
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
 SILENT_TAGS = frozenset(("script", "style", "template", "noscript", "svg", "math"))
 INLINE_TAGS = frozenset(
@@ -39,13 +40,13 @@ def passages(data: bytes, name: str) -> tuple[Part, ...]:
     suffix = PurePath(name).suffix.lower()
     if suffix == ".pdf":
         parts = tuple(
-            part for page, text in _pdf_pages(data) for part in _split(text.splitlines(), page)
+            part for page, text in _pdf_pages(data) for part in _split(LINE_END.split(text), page)
         )
     else:
         text = _decoded(data)
         if len(text) > MAX_CHARACTERS:
             raise MediaError(f"has over {MAX_CHARACTERS // 1_000_000} million characters")
-        lines = _html_lines(text) if suffix in HTML_SUFFIXES else text.splitlines()
+        lines = _html_lines(text) if suffix in HTML_SUFFIXES else LINE_END.split(text)
         parts = tuple(_split(lines, None))
     if not parts:
         raise MediaError("holds no words")
@@ -54,15 +55,14 @@ def passages(data: bytes, name: str) -> tuple[Part, ...]:
 
 def _decoded(data: bytes) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    elif b"\0" in data[:4096]:
+        return data.decode("utf-16", errors="replace")
+    if b"\0" in data[:4096]:
         raise MediaError("is binary data, not text")
-    else:
-        encodings = ["utf-8-sig", "gb18030", "cp1252"]
-        # Latin text with a few accents can pass as GB 18030 by chance, so ask for some density.
-        high = sum(byte > 127 for byte in data[:65536])
-        if high < 0.2 * len(data[:65536]):
-            encodings.remove("gb18030")
+    encodings = ["utf-8-sig", "gb18030", "cp1252"]
+    # Latin text with a few accents can pass as GB 18030 by chance, so ask for some density.
+    high = sum(byte > 127 for byte in data[:65536])
+    if high < 0.2 * len(data[:65536]):
+        encodings.remove("gb18030")
     for encoding in encodings:
         try:
             return data.decode(encoding)
@@ -102,13 +102,15 @@ def _split(lines: Iterable[str], page: int | None) -> Iterator[Part]:
 def _bounded(line: str) -> Iterator[str]:
     """Cuts a line into sentences, and sentences that are too long wherever a word ends."""
     for sentence in SENTENCE_END.split(line):
-        while len(sentence) > PASSAGE_CHARACTERS:
-            cut = sentence.rfind(" ", PASSAGE_CHARACTERS // 2, PASSAGE_CHARACTERS)
-            cut = cut if cut > 0 else PASSAGE_CHARACTERS
-            yield sentence[:cut].strip()
-            sentence = sentence[cut:].strip()
-        if sentence:
-            yield sentence
+        start = 0
+        while len(sentence) - start > PASSAGE_CHARACTERS:
+            end = start + PASSAGE_CHARACTERS
+            space = sentence.rfind(" ", start + PASSAGE_CHARACTERS // 2, end + 1)
+            cut = space if space > 0 else end
+            yield sentence[start:cut]
+            start = cut + (cut == space)
+        if start < len(sentence):
+            yield sentence[start:]
 
 
 class _Visible(HTMLParser):
@@ -116,8 +118,16 @@ class _Visible(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.lines: list[str] = []
+        self._lines: list[list[str]] = []
         self._silent = 0
+
+    def lines(self) -> list[str]:
+        return ["".join(pieces) for pieces in self._lines]
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """Passes over ``<![...>``, as browsers do; Python raises at most kinds."""
+        end = self.rawdata.find(">", i)
+        return end + 1 if end >= 0 else -1
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._silent += tag in SILENT_TAGS
@@ -143,22 +153,22 @@ class _Visible(HTMLParser):
     def _write(self, words: str) -> None:
         index = self.getpos()[0] - 1
         for offset, line in enumerate(words.split("\n")):
-            while len(self.lines) <= index + offset:
-                self.lines.append("")
-            self.lines[index + offset] += line if line else " "
+            while len(self._lines) <= index + offset:
+                self._lines.append([])
+            self._lines[index + offset].append(line or " ")
 
 
 def _html_lines(text: str) -> list[str]:
     parser = _Visible()
     parser.feed(text)
     parser.close()
-    return parser.lines
+    return parser.lines()
 
 
 def _pdf_pages(data: bytes) -> Iterator[tuple[int, str]]:
     """Gives page numbers from 1 and the text of each page that has any."""
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
+    from pypdf.errors import DependencyError, PyPdfError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # reasons come as errors, not as logs
     try:
@@ -177,6 +187,10 @@ def _pdf_pages(data: bytes) -> Iterator[tuple[int, str]]:
                 yield number, text
     except MediaError:
         raise
+    except DependencyError:  # no PyPdfError, although pypdf's own
+        raise MediaError(
+            "is a PDF encrypted with AES, which needs one more library: pip install cryptography"
+        ) from None
     except (
         PyPdfError,
         OSError,

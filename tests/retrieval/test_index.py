@@ -429,9 +429,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
+def _make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "missing": lambda path: path.unlink(),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a folder": _make_folder,
     "empty": lambda path: path.write_bytes(b""),
     "one byte short": lambda path: os.truncate(path, _size(path) - 1),
     "one byte long": lambda path: path.write_bytes(path.read_bytes() + b"x"),

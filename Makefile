@@ -19,7 +19,7 @@ demo: export ANYSEEK_INDEX := .demo/index.db
 demo: .venv/base
 	$(BIN)/anyseek index data/samples/photos data/samples/texts
 	$(BIN)/anyseek search "a kitten playing with a ball of wool" -k 3
-	$(BIN)/anyseek search "a castle on a hill" -k 3
+	$(BIN)/anyseek search "musicians playing together" -k 3
 	$(BIN)/anyseek search "how do I bake bread" -k 3
 	$(BIN)/anyseek search "雪山" -k 3 --in image
 	$(BIN)/anyseek search "怎样泡绿茶" -k 3

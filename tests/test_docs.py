@@ -94,7 +94,7 @@ def test_python_example_runs(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)}
     photos = ROOT / "data" / "samples" / "photos"
-    some = [str(path) for path in sorted(photos.glob("*castle*"))]
+    some = [str(path) for path in sorted(photos.glob("*mariachi*"))]
     some += [str(path) for path in sorted(photos.glob("*panda*"))]
     some.append(str(ROOT / "data" / "samples" / "texts"))
     index = [sys.executable, "-c", "from cli.app import main; main()", "index", *some]
@@ -112,7 +112,7 @@ def test_python_example_runs(tmp_path: Path) -> None:
     )
     lines = done.stdout.splitlines()
     assert len(lines) == 3
-    assert "castle" in lines[0]
+    assert "mariachi" in lines[0]
 
 
 def test_links_in_the_readme_lead_somewhere() -> None:

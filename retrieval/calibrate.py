@@ -29,7 +29,8 @@ class Calibration:
 
     def relevance(self, cosine: NDArray[np.float32]) -> NDArray[np.float32]:
         """Maps cosines to relevances in 0..1, element by element."""
-        return np.asarray(1.0 / (1.0 + np.exp(-(self.a * cosine + self.b))), np.float32)
+        logit = self.a * cosine.astype(np.float64) + self.b  # float32 would overflow at -88
+        return np.asarray(1.0 / (1.0 + np.exp(-logit)), np.float32)
 
     def cosine(self, relevance: float) -> float:
         """Gives the cosine at which a relevance strictly between 0 and 1 is reached."""

@@ -131,6 +131,13 @@ def test_a_paragraph_ends_a_passage_that_is_long_enough() -> None:
     assert [line for _, line, _ in split(f"{short}\n\n{long}\n\n{short}")] == [1, 5]
 
 
+def test_a_passage_may_be_exactly_full() -> None:
+    """What just fits is joined, and one character more is not."""
+    first, second = "x" * 198 + ".", "y" * 199 + "."
+    assert [text for _, _, text in split(f"{first} {second}")] == [f"{first} {second}"]
+    assert [text for _, _, text in split(f"{first} y{second}")] == [first, f"y{second}"]
+
+
 def test_a_word_longer_than_a_passage_is_cut() -> None:
     """Nothing in it tells where; nothing of it is lost."""
     found = split("start " + "x" * 1000 + " end")
@@ -266,6 +273,21 @@ def test_html_is_what_a_browser_shows() -> None:
     for name in ("a.htm", "a.XHTML"):
         assert words(PAGE, name) == words(PAGE, "a.html")
     assert "secret" in words(PAGE, "a.txt")  # under a text's name it is text
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ("<![if !IE]>hello<![endif]> world", "hello world"),
+        ("<![unknown[ x ]]>hello", "hello"),
+        ("a<svg/>b<svg><b/>c</svg>d", "a b d"),
+        ("<script>x</script>a<style>y</style>b", "a b"),
+        ("a</svg>b", "a b"),
+    ],
+)
+def test_html_ends_what_is_unseen_where_it_ends(content: str, shown: str) -> None:
+    """What follows is seen again."""
+    assert words(content, "a.html") == shown
 
 
 def test_html_knows_its_lines() -> None:

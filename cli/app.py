@@ -133,7 +133,7 @@ def index(
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Parts embedded at once.")
-    ] = 8,
+    ] = 4,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any file could not be used.")
     ] = False,

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from indexer.scan import Changed, Difference, File, New, Skipped, Unchanged, Vanished, compare, walk
+from indexer.twins import Twins, is_gone
 from retrieval import media
 from retrieval.errors import MediaError, StorageError
 from retrieval.index import seal
-from retrieval.store import Batch, ItemRecord, Known, Relocation, Space, Store, Twin
-from retrieval.types import Encoder, Fingerprint, Media, Modality, Place, Vectors
+from retrieval.store import Batch, ItemRecord, Known, Relocation, Space, Store
+from retrieval.types import Encoder, Media, Modality, Place, Vectors
 
 BATCH_SIZE = 4  # parts embedded at once: 210 pictures a second, 8 give 180, 16 give 155
 COMMIT_ITEMS = 512  # a transaction costs about 10 ms, whatever is in it
@@ -132,6 +133,7 @@ class _Run:
         self._batch = Batch()
         self._committed_at = time.monotonic()
         self._sizes = store.sizes()
+        self._twins = Twins(store, self._space)
         self._jobs: deque[Future[_Job | Skipped]] = deque()
         self._waiting: dict[Modality, list[_Job]] = {}
         self._embedding: deque[Future[list[_Job]]] = deque()
@@ -311,17 +313,19 @@ class _Run:
     def _reused(self, job: _Job) -> bool:
         """Takes over the vectors of an item with the same content, if there is one."""
         assert job.content is not None
-        twin = self._twin(job)
+        path, content = job.file.path, job.content
+        twin = self._twins.find(path, content.content_hash, job.known)
         if twin is None:
             return False
-        change = Relocation(twin.id, job.file.path, job.content.fingerprint)
+        change = Relocation(twin.id, path, content.fingerprint)
         if job.known is not None and twin.id == job.known.id:
             self._batch.touched.append(change)
             self._report.unchanged += 1
             self._progress.advance(1)
-        elif _is_gone(twin.path):
+        elif is_gone(twin.path):
             self._batch.moves.append(change)
             self._moved.add(twin.id)
+            self._twins.moved(twin, path, content.content_hash, content.fingerprint)
             self._report.renamed += 1
             self._progress.advance(1)
         else:
@@ -329,28 +333,6 @@ class _Run:
             self._count(job)
         self._commit_if_due()
         return True
-
-    def _twin(self, job: _Job) -> Twin | None:
-        """Finds an item whose content this file has, that is gone or provably still the same."""
-        assert job.content is not None
-        usable: Twin | None = None
-        for twin in self._store.twins(job.content.content_hash, self._space):
-            if job.known is not None and twin.id == job.known.id:
-                return twin
-            if not _read_alike(twin.path, job.file.path):
-                continue
-            if any(move.item_id == twin.id for move in self._batch.moves):
-                self._commit()  # the item has just found a new path, which the index must know
-                return self._twin(job)
-            try:
-                stat = os.stat(twin.path)  # noqa: PTH116 (bytes)
-            except OSError:
-                if _is_gone(twin.path):
-                    return twin  # a rename, which is better than a copy
-                continue
-            now = Fingerprint(stat.st_size, stat.st_mtime_ns)
-            usable = usable or (twin if now == twin.fingerprint else None)
-        return usable
 
     def _count(self, job: _Job) -> None:
         if job.known is None:
@@ -378,6 +360,7 @@ class _Run:
     def _commit(self) -> None:
         batch, self._batch = self._batch, Batch()
         self._store.write(batch, self._space)
+        self._twins.clear()
         self._committed_at = time.monotonic()
 
     def _forget(self) -> None:
@@ -387,24 +370,3 @@ class _Run:
             some = gone[start : start + REMOVE_ITEMS]
             self._store.write(Batch(removed=some), self._space)
             self._report.removed += len(some)
-
-
-def _is_gone(path: bytes) -> bool:
-    """Tells whether nothing is at a path; where we may not look, something may be."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _read_alike(one: bytes, other: bytes) -> bool:
-    """Tells whether the same content gives the same parts under both names.
-
-    A picture's format is told from its content, a text's from its suffix.
-    """
-    suffixes = {os.path.splitext(path)[1].lower() for path in (one, other)}  # noqa: PTH122 (bytes)
-    kinds = {media.modality_of(path) for path in (one, other)}
-    return len(suffixes) == 1 or kinds == {Modality.IMAGE}

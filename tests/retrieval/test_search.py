@@ -271,6 +271,24 @@ def test_templates_are_chosen_by_target_or_given(
     assert tower.embedded - before == 7 + 1  # seven templates for pictures, one for texts
 
 
+def test_white_space_in_a_query_does_not_matter(
+    mixed: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tower sees words with one space between them, in every template."""
+    seen: list[str] = []
+
+    def prepare(text: str) -> str:
+        seen.append(text)
+        return text
+
+    monkeypatch.setattr(encoder.towers[TEXT], "prepare", prepare)
+    prompt = PromptSet("t", "", ("{query}", "a {query}!"))
+    Searcher(mixed, encoder).by_text(
+        " \t big\n\n red\u3000dog ", Wanted(1, (IMAGE,)), prompt=prompt
+    )
+    assert seen == ["big red dog", "a big red dog!"]
+
+
 # ---- calibration and models --------------------------------------------------------------------
 
 
@@ -451,6 +469,12 @@ def test_links_are_known_by_their_own_names(
     put(store, encoder, link, red)
     searcher = Searcher(store, encoder)
     assert _names(searcher.by_example(link, Wanted(5))) == ["red.png"]
+    aside = files / "aside.png"
+    aside.symlink_to(red)
+    put(store, encoder, aside)  # the link and what it leads to are two entries
+    assert _names(Searcher(store, encoder).by_example(aside, Wanted(1))) == ["red.png"]
+    assert _names(Searcher(store, encoder).by_example(red, Wanted(1))) == ["aside.png"]
+    store.write(Batch(removed=[3]), store.spaces()[0])
     away = tmp_path / "away.png"
     away.symlink_to(red)
     assert _names(searcher.by_example(away, Wanted(5))) == ["link.png"]

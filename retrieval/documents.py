@@ -179,7 +179,8 @@ def _pdf_pages(data: bytes) -> Iterator[tuple[int, str]]:
             raise MediaError(f"is a PDF of over {MAX_PAGES} pages")
         total = 0
         for number, page in enumerate(reader.pages, start=1):
-            text = page.extract_text()
+            # half a surrogate pair, as odd fonts give it, is no text that can be stored
+            text = page.extract_text().encode("utf-8", "replace").decode("utf-8")
             total += len(text)
             if total > MAX_CHARACTERS:
                 raise MediaError(f"has over {MAX_CHARACTERS // 1_000_000} million characters")

@@ -26,10 +26,10 @@ MOMENTS = (
     ("ready", 0.31),
     ("sealing", 0.07),  # while a derived file is there under its temporary name
     ("ready", 0.0),
-    ("ready", 0.52),
+    ("ready", 0.42),
     ("ready", 0.18),
     ("sealing", 0.2),
-    ("ready", 0.9),
+    ("ready", 0.6),
     ("ready", 0.05),
 )
 

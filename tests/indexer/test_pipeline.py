@@ -543,6 +543,31 @@ def test_good_file_becomes_bad(desk: Desk) -> None:
     assert counts(desk.run(encoder=FORBIDDEN)) == {"unchanged": 1, "failed": 1}
 
 
+def test_pdf_with_half_characters(desk: Desk) -> None:
+    """A PDF whose font maps letters to halves of characters is stored without them."""
+    cmap = (
+        b"begincmap 1 begincodespacerange <00> <FF> endcodespacerange "
+        b"1 beginbfchar <41> <D800> endbfchar endcmap"
+    )
+    page = b"BT /F 12 Tf (red A) Tj ET"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/Contents 4 0 R/Resources<</Font<</F 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%b\nendstream" % (len(page), page),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/ToUnicode 6 0 R>>",
+        b"<</Length %d>>stream\n%b\nendstream" % (len(cmap), cmap),
+    ]
+    pdf, table = b"%PDF-1.4\n", b"0000000000 65535 f \n"
+    for number, content in enumerate(objects, start=1):
+        table += b"%010d 00000 n \n" % len(pdf)
+        pdf += b"%d 0 obj\n%b\nendobj\n" % (number, content)
+    end = b"trailer<</Size 7/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(pdf)
+    desk.write("a.pdf", pdf + b"xref\n0 7\n" + table + end)
+    assert counts(desk.run()) == {"added": 1}
+    assert desk.items()["a.pdf"].texts == ("red ?",)
+
+
 def test_vector_that_is_not_finite(desk: Desk) -> None:
     """A file whose vector is not finite is named, and its neighbours in the batch are stored."""
 

@@ -309,7 +309,7 @@ def assert_in_order(store: Store, space: Space) -> None:
     assert fresh < max(index_module.SEAL_FROM, index_module.STALE * newest)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(history=histories())
 def test_sealing_leaves_segments_in_order(history: list[tuple[str, int, int]]) -> None:
     """After any history, a seal covers what it should; a second one has nothing to do."""

@@ -146,7 +146,7 @@ def test_features_are_those_of_the_reference(use: Use, reference: Any) -> None:
 def test_texts_in_any_order_and_number_have_their_own_features(use: Use) -> None:
     """Neighbours in a step, and the borders between steps, change nothing."""
     chance = random.Random(5)
-    texts = [chance.choice(TEXTS) for _ in range(300)]
+    texts = [chance.choice(TEXTS) for _ in range(150)]
     want = use.embed(TEXTS)
     got = use.embed(texts)
     assert cosines(got, want[[TEXTS.index(text) for text in texts]]).min() > 0.99999
@@ -272,8 +272,8 @@ def _deleted(path: Path) -> None:
 
 
 DAMAGES = [
-    *(_truncated, _cut_in_the_head, _emptied, _a_text, _another_array, _another_type),
-    *(_an_archive, _an_object, _deleted),
+    *(_cut_in_the_head, _emptied, _a_text, _another_array, _an_object),
+    *(_truncated, _another_type, _an_archive, _deleted),
 ]
 
 
@@ -296,7 +296,8 @@ def test_a_damaged_cache_is_made_again(
         return unpacked
 
     monkeypatch.setattr(use_module, "_read", read)
-    for number, damage in enumerate(DAMAGES, start=1):
+    damages = DAMAGES if kind == "dense" else DAMAGES[-4:]  # the table has 65 MB
+    for number, damage in enumerate(damages, start=1):
         victim.unlink()  # the link, so that the shared cache stays as it is
         victim.write_bytes(whole)
         damage(victim)
@@ -305,7 +306,7 @@ def test_a_damaged_cache_is_made_again(
         assert victim.read_bytes() == whole, damage.__name__
         assert len(_files(tmp_path)) == 2
     assert Use(tmp_path).embed(TEXTS[:2]).shape == (2, 512)
-    assert len(reads) == len(DAMAGES)
+    assert len(reads) == len(damages)
 
 
 def test_without_a_cache_the_weights_are_unpacked_in_memory(tmp_path: Path, use: Use) -> None:

@@ -1,7 +1,12 @@
-"""The real command in processes of its own, on real pictures with the bundled model."""
+"""The real command on real pictures with the bundled model.
+
+Where processes, streams and signals matter it runs in a process of its own, elsewhere within the
+tests' own, which saves the start.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -14,12 +19,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import chdir, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from PIL import Image
+
+from cli.app import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLES = ROOT / "data" / "samples"
@@ -102,9 +110,34 @@ class Anyseek:
         assert "\x1b" not in err
         return Done(done.returncode, done.stdout, err)
 
+    def here(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
+        """Runs the command within this process, its home as the working folder."""
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n") for _ in range(2))
+        with (
+            mock.patch.dict(os.environ, self.env | dict(env or {}), clear=True),
+            mock.patch.object(sys, "argv", ["anyseek", *(str(one) for one in arguments)]),
+            mock.patch.object(sys, "stdout", out),
+            mock.patch.object(sys, "stderr", err),
+            chdir(self.home),
+        ):
+            code: int | str | None = 0
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+            out.flush()
+            err.flush()
+        assert isinstance(code, int)
+        written = [stream.buffer for stream in (out, err)]
+        assert isinstance(written[0], io.BytesIO)
+        assert isinstance(written[1], io.BytesIO)
+        text = written[1].getvalue().decode()
+        assert "\x1b" not in text
+        return Done(code, written[0].getvalue(), text)
+
     def found(self, *arguments: str | Path) -> list[str]:
         """Gives the names of the files that a command finds."""
-        done = self(*arguments, "--format", "paths")
+        done = self.here(*arguments, "--format", "paths")
         assert (done.code, done.err) == (0, "")
         return [Path(line).name for line in done.lines]
 
@@ -250,7 +283,7 @@ def test_search_filters(anyseek: Anyseek) -> None:
     texts = anyseek.found("search", "food", "--under", anyseek.home, "--in", "text")
     assert sorted(texts) == sorted(TEXTS)
     for nothing in (["--in", "audio"], ["--min-relevance", "1"]):
-        done = anyseek("search", "food", *nothing)
+        done = anyseek.here("search", "food", *nothing)
         assert (done.code, done.out) == (0, b"")
         assert done.err == "anyseek: nothing in the index answers this\n"
 
@@ -259,14 +292,14 @@ def test_any_number_of_hits(anyseek: Anyseek) -> None:
     """As many as there are, each item once, and none at all is an error."""
     assert sorted(anyseek.found("search", "a", "-k", "1000000000")) == sorted((*PHOTOS, *TEXTS))
     message = "the number of hits must be at least 1, not 0"
-    assert failed(anyseek("search", "a", "-k", "0")) == message
+    assert failed(anyseek.here("search", "a", "-k", "0")) == message
 
 
 def test_queries_that_mean_nothing(anyseek: Anyseek) -> None:
     """An empty query is an error, bytes that are no text are not."""
     for query in ("", " \t\n\x01"):
         message = "the query is empty; say in words what you are looking for"
-        assert failed(anyseek("search", query)) == message
+        assert failed(anyseek.here("search", query)) == message
     done = anyseek("search", b"a \xff kitten", "-k", "1", "--format", "paths")
     assert (done.code, len(done.lines)) == (0, 1)
 
@@ -330,10 +363,12 @@ def test_which_index(anyseek: Anyseek, tmp_path: Path) -> None:
     shutil.copy(anyseek.index, one)
     shutil.copy(anyseek.index, two)
     env = {"ANYSEEK_INDEX": str(one)}
-    assert anyseek("status", env=env).lines[0].split() == ["index", str(one)]
-    both = anyseek("status", "--index", "two.db", env=env, cwd=tmp_path)
+    assert anyseek.here("status", env=env).lines[0].split() == ["index", str(one)]
+    both = anyseek.here("status", "--index", two, env=env)
     assert both.lines[0].split() == ["index", str(two)]
-    assert anyseek("status", env={"ANYSEEK_INDEX": ""}).lines[0].split()[1] == str(anyseek.index)
+    assert anyseek.here("status", env={"ANYSEEK_INDEX": ""}).lines[0].split()[1] == str(
+        anyseek.index
+    )
 
 
 # ---- names -------------------------------------------------------------------------------------
@@ -369,7 +404,7 @@ def test_odd_names(anyseek: Anyseek, odd: Path, encoding: str) -> None:
 
 def test_odd_name_of_the_index(anyseek: Anyseek, odd: Path) -> None:
     """An index whose own name is no UTF-8 has a status like any other."""
-    assert anyseek("status", "--index", odd).lines[0].endswith("/odd \\xff.db")
+    assert anyseek.here("status", "--index", odd).lines[0].endswith("/odd \\xff.db")
 
 
 def test_odd_name_as_an_example(anyseek: Anyseek, odd: Path) -> None:
@@ -397,7 +432,7 @@ def test_missing_paths(anyseek: Anyseek) -> None:
     assert failed(anyseek("index", "photos", "no\nwhere\x1b[31m")) == (
         "there is no file or folder at no\\nwhere\\x1b[31m"
     )
-    assert failed(anyseek("similar", "nowhere.jpg")) == "there is no file at nowhere.jpg"
+    assert failed(anyseek.here("similar", "nowhere.jpg")) == "there is no file at nowhere.jpg"
 
 
 def test_examples_that_cannot_be_used(anyseek: Anyseek, tmp_path: Path) -> None:
@@ -405,16 +440,16 @@ def test_examples_that_cannot_be_used(anyseek: Anyseek, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK")
     (tmp_path / "b.jpg").write_bytes(b"no picture")
     message = "is no kind of file that this index can be searched with"
-    assert failed(anyseek("similar", tmp_path / "a.zip")) == f"{tmp_path}/a.zip {message}"
+    assert failed(anyseek.here("similar", tmp_path / "a.zip")) == f"{tmp_path}/a.zip {message}"
     message = "is not a picture in a format that anyseek knows"
-    assert failed(anyseek("similar", tmp_path / "b.jpg")) == f"{tmp_path}/b.jpg {message}"
+    assert failed(anyseek.here("similar", tmp_path / "b.jpg")) == f"{tmp_path}/b.jpg {message}"
 
 
 @pytest.mark.parametrize("command", [["search", "a cow"], ["status"]])
 def test_missing_index(anyseek: Anyseek, tmp_path: Path, command: list[str]) -> None:
     """Without an index the message says how to make one, and none is made."""
     index = tmp_path / "index.db"
-    assert failed(anyseek(*command, "--index", index)) == (
+    assert failed(anyseek.here(*command, "--index", index)) == (
         f"there is no index at {index} yet; make one with `anyseek index FOLDER`"
     )
     assert list(tmp_path.iterdir()) == []
@@ -430,7 +465,7 @@ def test_index_of_another_program(anyseek: Anyseek, tmp_path: Path) -> None:
     for file in (database, text):
         before = file.read_bytes()
         for command in (["status"], ["index", "photos"]):
-            message = failed(anyseek(*command, "--index", file))
+            message = failed(anyseek.here(*command, "--index", file))
             assert message.startswith(f"{file} is ")
             assert "not an anyseek index" in message
             assert message.endswith("choose another file with --index")
@@ -444,7 +479,7 @@ def test_index_of_a_newer_anyseek(anyseek: Anyseek, tmp_path: Path) -> None:
     with closing(sqlite3.connect(index)) as connection:
         connection.execute("PRAGMA user_version = 99")
     for command in (["search", "a cow"], ["index", "photos"]):
-        message = failed(anyseek(*command, "--index", index))
+        message = failed(anyseek.here(*command, "--index", index))
         assert message.startswith(f"{index} was written by a newer anyseek")
         assert message.endswith("upgrade anyseek, or choose another file with --index")
     assert count(index, "items") == 10
@@ -453,10 +488,10 @@ def test_index_of_a_newer_anyseek(anyseek: Anyseek, tmp_path: Path) -> None:
 def test_folder_as_the_index(anyseek: Anyseek, tmp_path: Path) -> None:
     """A folder is no index."""
     for command in (["status"], ["index", "photos"]):
-        assert failed(anyseek(*command, "--index", tmp_path)) == (
+        assert failed(anyseek.here(*command, "--index", tmp_path)) == (
             f"{tmp_path} is a folder; --index takes the path of a file"
         )
-    assert failed(anyseek("index", "photos", "--index", "/")) == (
+    assert failed(anyseek.here("index", "photos", "--index", "/")) == (
         "/ is a folder; --index takes the path of a file"
     )
 
@@ -464,7 +499,7 @@ def test_folder_as_the_index(anyseek: Anyseek, tmp_path: Path) -> None:
 def test_unknown_model(anyseek: Anyseek, tmp_path: Path) -> None:
     """A model that is not known is named, with where to look."""
     message = failed(
-        anyseek("index", "photos", "--model", "no-such", "--index", tmp_path / "index.db")
+        anyseek.here("index", "photos", "--model", "no-such", "--index", tmp_path / "index.db")
     )
     assert "no-such" in message
     assert "anyseek models" in message
@@ -472,8 +507,15 @@ def test_unknown_model(anyseek: Anyseek, tmp_path: Path) -> None:
 
 def test_numbers_that_mean_nothing(anyseek: Anyseek) -> None:
     """A relevance outside of 0..1 is an error of ours."""
-    message = failed(anyseek("search", "a cow", "--min-relevance", "nan"))
+    message = failed(anyseek.here("search", "a cow", "--min-relevance", "nan"))
     assert message == "a relevance lies between 0 and 1, not at nan"
+
+
+def test_usage_from_outside(anyseek: Anyseek) -> None:
+    """A process that was used in a wrong way ends with 2, too."""
+    done = anyseek("bogus")
+    assert (done.code, done.out) == (2, b"")
+    assert "bogus" in done.err
 
 
 @pytest.mark.parametrize(
@@ -491,7 +533,7 @@ def test_numbers_that_mean_nothing(anyseek: Anyseek) -> None:
 )
 def test_usage(anyseek: Anyseek, arguments: list[str]) -> None:
     """Wrong usage ends with 2 and an explanation."""
-    done = anyseek(*arguments)
+    done = anyseek.here(*arguments)
     assert done.code == 2
     assert "Usage: " in done.err + done.out.decode()
     assert b"\x1b" not in done.out

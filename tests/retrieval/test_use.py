@@ -254,7 +254,7 @@ def _another_array(path: Path) -> None:
 def _another_type(path: Path) -> None:
     array = np.load(path)
     with path.open("wb") as file:
-        np.save(file, array[:100].astype(np.float64))
+        np.save(file, array.view(f"i{array.itemsize}"))  # as long, but integers
 
 
 def _an_archive(path: Path) -> None:

@@ -179,7 +179,7 @@ class _Run:
 
     def _differences(self, roots: Sequence[bytes]) -> Iterator[Difference]:
         for root in roots:
-            yield from compare(walk(root), self._store.known(root, self._space))
+            yield from compare(root, walk(root), self._store.known(root, self._space))
 
     def _work(self, roots: Sequence[bytes]) -> None:
         ahead = 4 * self._workers + self._batch_size

@@ -82,13 +82,23 @@ Difference = New | Changed | Unchanged | Vanished | Skipped
 
 
 def roots_of(paths: Iterable[Path]) -> list[bytes]:
-    """Resolves paths to absolute ones, sorted, without those that lie below another."""
+    """Resolves paths to absolute ones, sorted, without those that another one's walk reaches."""
     roots: list[bytes] = []
     # Path.resolve would raise on a link to itself, which walk reports like any broken link
     for path in sorted({os.fsencode(os.path.realpath(path)) for path in paths}, key=_order):
-        if not roots or not path.startswith(roots[-1].rstrip(b"/") + b"/"):
+        if not any(_is_below(path, root) and not _is_passed_over(path, root) for root in roots):
             roots.append(path)
     return roots
+
+
+def _is_below(path: bytes, root: bytes) -> bool:
+    return path.startswith(root.rstrip(b"/") + b"/")
+
+
+def _is_passed_over(path: bytes, root: bytes) -> bool:
+    """Tells whether a walk from ``root`` leaves out ``path``, which lies below it."""
+    names = path[len(root) :].strip(b"/").split(b"/")
+    return any(name.startswith(b".") or name in LEFT_OUT for name in names)
 
 
 def walk(root: bytes) -> Iterator[File | Skipped]:
@@ -127,18 +137,22 @@ def walk(root: bytes) -> Iterator[File | Skipped]:
             yield from _file(path, modality)
 
 
-def compare(found: Iterable[File | Skipped], known: Iterable[Known]) -> Iterator[Difference]:
+def compare(
+    root: bytes, found: Iterable[File | Skipped], known: Iterable[Known]
+) -> Iterator[Difference]:
     """Merges what is there with what is known.
 
     Args:
+        root: The path that was walked.
         found: As ``walk`` gives it.
-        known: Items at or below the same root, in bytewise order of their paths.
+        known: Items at or below the root, in bytewise order of their paths.
 
     Yields:
         One difference per file and per item, and everything skipped. Items below a folder that
-        could not be opened are ``Unchanged``: nothing is known about them.
+        could not be opened are ``Unchanged``: nothing is known about them. Items that the walk
+        passes over, since they were indexed from a hidden folder by name, are not mentioned.
     """
-    items = iter(known)
+    items = (item for item in known if not _is_passed_over(item.path, root))
     item = next(items, None)
     closed: bytes | None = None
 

@@ -80,7 +80,7 @@ def read(path: str | bytes | Path) -> FileContent:
     """Reads a file whole, and makes sure that it did not change meanwhile.
 
     Raises:
-        MediaError: If it is gone, unreadable, empty, too large, or changing.
+        MediaError: If it is gone, unreadable, too large, or changing.
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
@@ -114,8 +114,6 @@ def _read(file: BinaryIO) -> FileContent:
         or after.st_mtime_ns != before.st_mtime_ns
     ):
         raise MediaError("changed while it was being read; the next run will take it")
-    if not data:
-        raise MediaError("is empty")
     return FileContent(
         data,
         Fingerprint(before.st_size, before.st_mtime_ns),
@@ -134,6 +132,8 @@ def decode(data: bytes, name: str | bytes, *, side_px: int | None = None) -> Med
     Raises:
         MediaError: With the reason, if nothing can be made of it.
     """
+    if not data:
+        raise MediaError("is empty")
     match modality_of(name):
         case Modality.IMAGE:
             return _picture(data, name, side_px)

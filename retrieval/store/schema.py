@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 
 from sqlalchemy import (
@@ -132,9 +131,6 @@ def _first(connection: Connection) -> None:
         "INSERT INTO meta VALUES ('generation', '0')",
     ):
         connection.execute(text(statement))
-    connection.execute(
-        meta.insert(), [{"key": "lineage", "value": uuid.uuid4().hex}]
-    )  # tells copies of other indexes' files apart
 
 
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)

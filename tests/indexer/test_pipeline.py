@@ -315,6 +315,16 @@ def test_copied_over_another(desk: Desk) -> None:
     assert desk.items() == desk.fresh()
 
 
+def test_emptied_file_is_forgotten(desk: Desk) -> None:
+    """A file cut to nothing is listed, and no longer found by what it was."""
+    desk.draw("a.bmp", 1).write_bytes(b"x")
+    path = desk.draw("b.bmp", 2)
+    desk.run()
+    path.write_bytes(b"")
+    assert reasons(desk, desk.run())["b.bmp"] == "is empty"
+    assert desk.items() == desk.fresh() == {}
+
+
 def test_copied_and_original_deleted(desk: Desk) -> None:
     """A copy whose original is gone is a rename; a second copy is a copy."""
     path = desk.draw("m.bmp", 1)

@@ -264,6 +264,9 @@ def test_roots_overlap(tmp_path: Path) -> None:
     assert roots_of([*paths, tmp_path]) == [root]
     assert roots_of([Path("/"), tmp_path]) == [b"/"]
     assert roots_of([]) == []
+    hidden = tmp_path / ".photos"
+    hidden.mkdir()
+    assert roots_of([tmp_path, hidden, hidden / "a"]) == [root, os.fsencode(hidden)]
 
 
 def test_roots_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +308,9 @@ def test_roots_cover(names: list[list[str]]) -> None:
 # ---- compare -----------------------------------------------------------------------------------
 
 
+ROOT = b"/r"
+
+
 def known(path: bytes, mtime_ns: int = 1, *, complete: bool = True, id: int = 1) -> Known:
     """Makes an item of one byte."""
     return Known(id, path, Fingerprint(1, mtime_ns), complete)
@@ -324,7 +330,7 @@ def test_compare_kinds() -> None:
         known(b"/r/e", id=4),
     ]
     found = [file(b"/r/a"), file(b"/r/b", 2), file(b"/r/c"), file(b"/r/d")]
-    assert list(compare(found, items)) == [
+    assert list(compare(ROOT, found, items)) == [
         Unchanged(items[0]),
         Changed(found[1], items[1]),
         Changed(found[2], items[2]),
@@ -333,12 +339,19 @@ def test_compare_kinds() -> None:
     ]
 
 
+def test_compare_passes_over_what_the_walk_does() -> None:
+    """Items from a hidden folder that was indexed by name stay, when the folder above is walked."""
+    items = [known(b"/r/.photos/a"), known(b"/r/b/@eaDir/c"), known(b"/r/d")]
+    assert list(compare(ROOT, [], items)) == [Vanished(items[2])]
+    assert list(compare(b"/r/.photos", [], items[:1])) == [Vanished(items[0])]
+
+
 def test_compare_fingerprints() -> None:
     """Size alone and time alone make a change, also towards the past."""
     item = known(b"/r/a")
     for fingerprint in (Fingerprint(2, 1), Fingerprint(1, 0)):
         other = File(b"/r/a", fingerprint, Modality.IMAGE)
-        assert list(compare([other], [item])) == [Changed(other, item)]
+        assert list(compare(ROOT, [other], [item])) == [Changed(other, item)]
 
 
 def test_compare_closed_folder() -> None:
@@ -356,7 +369,7 @@ def test_compare_closed_folder() -> None:
     closed = Skipped(b"/r/closed", "no permission", folder=True)
     found: list[File | Skipped]
     found = [file(b"/r/a"), file(b"/r/closed.jpg"), closed, file(b"/r/z")]
-    assert list(compare(found, items)) == [
+    assert list(compare(ROOT, found, items)) == [
         Unchanged(items[0]),
         Vanished(items[1]),
         Vanished(items[2]),
@@ -373,14 +386,18 @@ def test_compare_closed_root() -> None:
     """A closed root keeps everything."""
     items = [known(b"/r/a", id=1), known(b"/r/b/c", id=2)]
     closed = Skipped(b"/r", "no permission", folder=True)
-    assert list(compare([closed], items)) == [closed, Unchanged(items[0]), Unchanged(items[1])]
+    assert list(compare(ROOT, [closed], items)) == [
+        closed,
+        Unchanged(items[0]),
+        Unchanged(items[1]),
+    ]
 
 
 def test_compare_unreadable_file() -> None:
     """A file that cannot be looked at keeps its item, and nothing else does."""
     items = [known(b"/r/a", id=1), known(b"/r/b", id=2), known(b"/r/b/c", id=3)]
     skipped = Skipped(b"/r/b", "no permission")
-    assert list(compare([skipped], items)) == [
+    assert list(compare(ROOT, [skipped], items)) == [
         Vanished(items[0]),
         Unchanged(items[1]),
         skipped,
@@ -440,6 +457,8 @@ def test_compare_property(tree: dict[bytes, str], complete: dict[bytes, bool]) -
             kept = tree.get(path) == "unreadable" or any(is_below(path, c) for c in closed)
             expected.append(Unchanged(item) if kept else Vanished(item))
 
-    actual = list(compare(sorted(found.values(), key=place), [items[p] for p in sorted(items)]))
+    actual = list(
+        compare(ROOT, sorted(found.values(), key=place), [items[p] for p in sorted(items)])
+    )
     assert len(actual) == len(expected)
     assert set(actual) == set(expected)

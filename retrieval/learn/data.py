@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, UnidentifiedImageError
+from PIL import Image, ImageEnhance
 
+from retrieval import media
 from retrieval.errors import MediaError
 from retrieval.towers.bundled import prepare_image
 
@@ -73,17 +74,10 @@ def read_picture(path: Path) -> Pixels:
         MediaError: If it cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                cut = image.convert("RGBA")
-                ground = Image.new("RGBA", cut.size, "white")
-                ground.alpha_composite(cut)
-                flat = ground.convert("RGB")
-            else:
-                flat = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+        picture = media.decode(media.read(path).data, path.name, side_px=SIDE_PX).parts[0].content
+    except MediaError as error:
         raise MediaError(f"{path}: {error}") from error
-    return prepare_image(flat, SIDE_PX)
+    return prepare_image(picture, SIDE_PX)
 
 
 def read_pictures(folder: Path, names: Sequence[str], *, threads: int = 2) -> Pixels:

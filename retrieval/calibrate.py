@@ -8,7 +8,6 @@ makes them comparable.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +30,6 @@ class Calibration:
         """Maps cosines to relevances in 0..1, element by element."""
         logit = self.a * cosine.astype(np.float64) + self.b  # float32 would overflow at -88
         return np.asarray(1.0 / (1.0 + np.exp(-logit)), np.float32)
-
-    def cosine(self, relevance: float) -> float:
-        """Gives the cosine at which a relevance strictly between 0 and 1 is reached."""
-        return (math.log(relevance / (1.0 - relevance)) - self.b) / self.a
 
 
 UNFITTED = Calibration(a=10.0, b=-3.0)

@@ -36,6 +36,7 @@ class In(StrEnum):
     TEXT = "text"
     AUDIO = "audio"
     ALL = "all"
+    EACH = "each"
 
 
 class Format(StrEnum):
@@ -181,7 +182,10 @@ def index(
 def search(
     query: Annotated[str, typer.Argument(help="What to look for, in words.", show_default=False)],
     k: CountOption = 10,
-    kind: Annotated[In, typer.Option("--in", help="What to search.")] = In.ALL,
+    kind: Annotated[
+        In,
+        typer.Option("--in", help="What to search; `each` gives every kind a ranking of its own."),
+    ] = In.ALL,
     under: UnderOption = None,
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
@@ -196,7 +200,7 @@ def search(
     from retrieval.search import Searcher, Wanted
     from retrieval.store import Store
 
-    wanted = Wanted(k, _modalities(kind), _under(under), min_relevance)
+    wanted = Wanted(k, _modalities(kind), _under(under), min_relevance, each=kind is In.EACH)
     with Store(index_path(index)) as store:
         searcher = Searcher(store)
         hits = searcher.by_text(_text(query), wanted)
@@ -206,13 +210,16 @@ def search(
 @app.command()
 def similar(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A picture or a text.", show_default=False)
+        Path,
+        typer.Argument(metavar="FILE", help="A picture, a sound or a text.", show_default=False),
     ],
     k: CountOption = 10,
     kind: Annotated[
         In | None,
         typer.Option(
-            "--in", help="What to search; the file's own kind by default.", show_default=False
+            "--in",
+            help="What to search; the file's own kind by default.",
+            show_default=False,
         ),
     ] = None,
     under: UnderOption = None,
@@ -228,8 +235,8 @@ def similar(
 
     if not file.exists():
         raise QueryError(f"there is no file at {file}")
-    kinds = tuple(Modality) if kind is In.ALL else _modalities(kind or In.ALL)
-    wanted = Wanted(k, kinds, _under(under), min_relevance)
+    kinds = tuple(Modality) if kind in (In.ALL, In.EACH) else _modalities(kind or In.ALL)
+    wanted = Wanted(k, kinds, _under(under), min_relevance, each=kind is In.EACH)
     with Store(index_path(index)) as store:
         searcher = Searcher(store)
         hits = searcher.by_example(file, wanted)
@@ -267,7 +274,7 @@ def index_path(option: Path | None) -> Path:
 
 
 def _modalities(kind: In) -> tuple[Modality, ...]:
-    return () if kind is In.ALL else (Modality(kind.value),)
+    return () if kind in (In.ALL, In.EACH) else (Modality(kind.value),)
 
 
 def _text(argument: str) -> str:

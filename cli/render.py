@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from indexer.pipeline import Progress, Report
+    from indexer.report import Progress, Report
     from retrieval.index import Device
     from retrieval.models import ModelSpec
     from retrieval.search import Hit
     from retrieval.store import Summary
 
+SHOWN_SPANS = 3  # of a recording; --format json has more
 NAMED_FAILURES = 50  # more are counted; a run over a broken disk must not flood the terminal
 
 
@@ -87,6 +88,14 @@ def _fields(hit: Hit) -> dict[str, object]:
         "page": hit.place.page,
         "line": hit.place.line,
         "text": hit.place.text,
+        "spans": [
+            {
+                "start_s": span.start_s,
+                "end_s": span.end_s,
+                "relevance": round(span.relevance, 4),
+            }
+            for span in hit.spans
+        ],
         "space": hit.space,
     }
 
@@ -105,12 +114,21 @@ def _where(hit: Hit) -> str:
         parts.append(f"page {hit.place.page}")
     elif hit.place.line is not None:
         parts.append(f"line {hit.place.line}")
-    if hit.place.start_s is not None and hit.place.end_s is not None:
-        parts.append(f"{hit.place.start_s:.0f}-{hit.place.end_s:.0f} s")
+    if hit.spans:
+        shown_spans = [f"{_clock(span.start_s)}-{_clock(span.end_s)}" for span in hit.spans]
+        more = ", …" if len(shown_spans) > SHOWN_SPANS else ""
+        parts.append(", ".join(shown_spans[:SHOWN_SPANS]) + more)
     if hit.place.text is not None:
         text = printable(" ".join(hit.place.text.split()))
         parts.append(text if len(text) <= 80 else text[:79] + "…")
     return ": ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    """Writes a place in a recording as players do: 1:05, 1:02:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _table(found: Sequence[Hit]) -> None:
@@ -139,7 +157,7 @@ def _table(found: Sequence[Hit]) -> None:
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Shows a bar with rate and remaining time on a terminal, and nothing elsewhere."""
-    from indexer.pipeline import Progress
+    from indexer.report import Progress
 
     if not sys.stderr.isatty():
         yield Progress()
@@ -206,7 +224,8 @@ def report(done: Report) -> None:
     if not any(seen) and not done.interrupted:
         remark(
             "found nothing to index there: anyseek reads pictures (JPEG, PNG, WebP, GIF, BMP, "
-            "TIFF, AVIF, HEIC) and texts (txt, md, rst, html, pdf)"
+            "TIFF, AVIF, HEIC), sounds (WAV, FLAC, OGG, Opus, MP3, AIFF; with 'anyseek[av]' M4A, "
+            "AAC, WMA and videos) and texts (txt, md, rst, html, pdf)"
         )
 
 

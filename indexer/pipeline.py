@@ -2,7 +2,9 @@
 
 Reading, decoding and embedding are tasks of one pool with a thread per core, so no core waits for a
 stage; the calling thread hands out tasks, compares contents and is alone in talking to the store.
-Everything in flight is bounded: memory depends on the number of threads, not of files.
+Everything in flight is bounded: memory depends on the number of threads, not of files. Pictures and
+texts are decoded whole and embedded in batches across files; a sound, which may last for hours, is
+decoded and embedded as a stream within one task.
 """
 
 from __future__ import annotations
@@ -11,80 +13,23 @@ import os
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-
-from indexer.scan import Changed, Difference, File, New, Skipped, Unchanged, Vanished, compare, walk
+from indexer.report import Progress, Report, Silence
+from indexer.scan import Changed, Difference, New, Skipped, Unchanged, Vanished, compare, walk
 from indexer.twins import Twins, is_gone
-from retrieval import media
-from retrieval.errors import MediaError, StorageError
+from indexer.work import Job, Worker
+from retrieval.errors import StorageError
 from retrieval.index import seal
-from retrieval.store import Batch, ItemRecord, Known, Relocation, Space, Store
-from retrieval.types import Encoder, Media, Modality, Place, Vectors
+from retrieval.store import Batch, ItemRecord, Relocation, Space, Store
+from retrieval.types import Encoder, Modality
 
 BATCH_SIZE = 4  # parts embedded at once: 210 pictures a second, 8 give 180, 16 give 155
 COMMIT_ITEMS = 512  # a transaction costs about 10 ms, whatever is in it
 COMMIT_S = 2.0  # at most so much work is lost when the process is killed
 REMOVE_ITEMS = 5_000
-
-
-@dataclass(slots=True)
-class Report:
-    """What a run did; every file is counted once.
-
-    Attributes:
-        added: New files, with those whose vectors were taken over from a copy.
-        updated: Files with new content.
-        renamed: Files found under another path; their vectors stay.
-        removed: Items whose file is gone.
-        unchanged: Files that were skipped.
-        failed: Files and folders that could not be used, with the reason.
-        remarks: What else a person should know.
-        interrupted: Whether it was stopped before the end.
-        seconds: Wall-clock time.
-    """
-
-    added: int = 0
-    updated: int = 0
-    renamed: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    failed: list[Skipped] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    interrupted: bool = False
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Who wants to know how far it is.
-
-    Attributes:
-        total: Called once with the number of files to read.
-        advance: Called with the number of files done since the last call.
-    """
-
-    total: Callable[[int], None] = lambda _: None
-    advance: Callable[[int], None] = lambda _: None
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One file on its way through the pool; each stage makes a new one."""
-
-    file: File
-    known: Known | None  # the item that the index has at this path
-    content: media.FileContent | None = None
-    checked: bool = False  # whether the index was asked for items of the same content
-    item: Media | None = None  # without the parts' contents
-    places: tuple[Place, ...] = ()
-    inputs: tuple[Any, ...] = ()
-    vectors: Vectors | None = None
-    failure: str | None = None  # why nothing can be made of the content
 
 
 def index(
@@ -124,7 +69,6 @@ class _Run:
         self, store: Store, encoder: Encoder, workers: int, batch_size: int, progress: Progress
     ) -> None:
         self._store = store
-        self._encoder = encoder
         self._space: Space = store.add_space(encoder)
         self._workers = workers
         self._batch_size = batch_size
@@ -132,13 +76,14 @@ class _Run:
         self._report = Report()
         self._batch = Batch()
         self._committed_at = time.monotonic()
-        self._sizes = store.sizes()
+        self._worker = Worker(encoder, store.sizes(), batch_size)
         self._twins = Twins(store, self._space)
-        self._jobs: deque[Future[_Job | Skipped]] = deque()
-        self._waiting: dict[Modality, list[_Job]] = {}
-        self._embedding: deque[Future[list[_Job]]] = deque()
+        self._jobs: deque[Future[Job | Skipped]] = deque()
+        self._waiting: dict[Modality, list[Job]] = {}
+        self._embedding: deque[Future[list[Job]]] = deque()
         self._vanished = array("q")
         self._moved: set[int] = set()
+        self._silent = Silence()
 
     def run(self, roots: Sequence[bytes]) -> Report:
         started = time.monotonic()
@@ -148,11 +93,13 @@ class _Run:
                 try:
                     self._work(roots)
                 finally:
+                    self._worker.stop()  # a long recording is not listened to until its end
                     self._pool.shutdown(wait=True, cancel_futures=True)
                     self._commit()
             self._seal()
         except KeyboardInterrupt:
             self._report.interrupted = True
+        self._report.remarks.extend(self._silent.remarks())
         self._report.seconds = time.monotonic() - started
         return self._report
 
@@ -186,9 +133,9 @@ class _Run:
         for difference in self._differences(roots):
             match difference:
                 case New(file):
-                    self._submit(_Job(file, None))
+                    self._submit(Job(file, None))
                 case Changed(file, known):
-                    self._submit(_Job(file, known))
+                    self._submit(Job(file, known))
                 case Vanished(known):
                     self._vanished.append(known.id)
                 case Unchanged():
@@ -208,59 +155,8 @@ class _Run:
 
     # ---- tasks of the pool ---------------------------------------------------------------
 
-    def _submit(self, job: _Job) -> None:
-        self._jobs.append(self._pool.submit(self._prepare, job))
-
-    def _prepare(self, job: _Job) -> _Job | Skipped:
-        """Reads, decodes and prepares a file; stops after reading if the content may be known."""
-        try:
-            content = job.content or media.read(job.file.path)
-        except MediaError as error:
-            return Skipped(job.file.path, str(error))
-        if not job.checked and self._may_be_known(content.fingerprint.size):
-            return replace(job, content=content)
-        tower = self._encoder.towers.get(job.file.modality)
-        if tower is None:
-            kind = job.file.modality
-            return Skipped(job.file.path, f"is {kind}, which {self._encoder.model} cannot read")
-        slim = media.FileContent(b"", content.fingerprint, content.content_hash)
-        try:
-            item = media.decode(content.data, job.file.path, side_px=tower.side_px)
-        except MediaError as error:
-            return replace(job, content=slim, failure=str(error))
-        return replace(
-            job,
-            content=slim,
-            checked=True,
-            item=Media(item.modality, (), item.width, item.height, taken_at=item.taken_at),
-            places=tuple(part.place for part in item.parts),
-            inputs=tuple(tower.prepare(part.content) for part in item.parts),
-        )
-
-    def _may_be_known(self, size: int) -> bool:
-        at = int(np.searchsorted(self._sizes, size))
-        return at < len(self._sizes) and int(self._sizes[at]) == size
-
-    def _embed_jobs(self, jobs: list[_Job]) -> list[_Job]:
-        """Embeds the parts of some files in batches, across the borders of files."""
-        tower = self._encoder.towers[jobs[0].file.modality]
-        inputs = [part for job in jobs for part in job.inputs]
-        vectors = np.concatenate(
-            [
-                tower.embed(inputs[start : start + self._batch_size])
-                for start in range(0, len(inputs), self._batch_size)
-            ]
-        )
-        done: list[_Job] = []
-        start = 0
-        for job in jobs:
-            own = vectors[start : start + len(job.inputs)]
-            start += len(job.inputs)
-            if np.isfinite(own).all():
-                done.append(replace(job, inputs=(), vectors=own))
-            else:
-                done.append(replace(job, inputs=(), failure="gives no finite vector"))
-        return done
+    def _submit(self, job: Job) -> None:
+        self._jobs.append(self._pool.submit(self._worker.prepare, job))
 
     # ---- the calling thread --------------------------------------------------------------
 
@@ -274,6 +170,9 @@ class _Run:
         elif not job.checked:
             if not self._reused(job):
                 self._submit(replace(job, checked=True))
+        elif job.vectors is not None:
+            self._store_job(job)
+            self._commit_if_due()
         else:
             waiting = self._waiting.setdefault(job.file.modality, [])
             waiting.append(job)
@@ -284,33 +183,38 @@ class _Run:
 
     def _embed(self, modality: Modality) -> None:
         if jobs := self._waiting.pop(modality, []):
-            self._embedding.append(self._pool.submit(self._embed_jobs, jobs))
+            self._embedding.append(self._pool.submit(self._worker.embed, jobs))
 
     def _store_embedded(self) -> None:
         for job in self._embedding.popleft().result():
             if job.failure is not None:
                 self._give_up(job, job.failure)
-                continue
-            assert job.content is not None
-            assert job.item is not None
-            assert job.vectors is not None
-            self._batch.records.append(
-                ItemRecord(
-                    path=job.file.path,
-                    fingerprint=job.content.fingerprint,
-                    content_hash=job.content.content_hash,
-                    modality=job.item.modality,
-                    places=job.places,
-                    vectors=job.vectors,
-                    width=job.item.width,
-                    height=job.item.height,
-                    taken_at=job.item.taken_at,
-                )
-            )
-            self._count(job)
+            else:
+                self._store_job(job)
         self._commit_if_due()
 
-    def _reused(self, job: _Job) -> bool:
+    def _store_job(self, job: Job) -> None:
+        assert job.content is not None
+        assert job.item is not None
+        assert job.vectors is not None
+        self._batch.records.append(
+            ItemRecord(
+                path=job.file.path,
+                fingerprint=job.content.fingerprint,
+                content_hash=job.content.content_hash,
+                modality=job.item.modality,
+                places=job.places,
+                vectors=job.vectors,
+                width=job.item.width,
+                height=job.item.height,
+                duration_s=job.duration_s,
+                taken_at=job.item.taken_at,
+            )
+        )
+        self._silent.add(job.file.path, job.silent)
+        self._count(job)
+
+    def _reused(self, job: Job) -> bool:
         """Takes over the vectors of an item with the same content, if there is one."""
         assert job.content is not None
         path, content = job.file.path, job.content
@@ -334,14 +238,14 @@ class _Run:
         self._commit_if_due()
         return True
 
-    def _count(self, job: _Job) -> None:
+    def _count(self, job: Job) -> None:
         if job.known is None:
             self._report.added += 1
         else:
             self._report.updated += 1
         self._progress.advance(1)
 
-    def _give_up(self, job: _Job, reason: str) -> None:
+    def _give_up(self, job: Job, reason: str) -> None:
         """Lists a file that was read in vain, and forgets what was there before."""
         assert job.content is not None
         if job.known is not None and job.known.fingerprint != job.content.fingerprint:

@@ -1,4 +1,4 @@
-"""Files become pictures and passages: the only module that decodes media.
+"""Files become pictures and passages; ``retrieval.sounds`` reads those that hold sound.
 
 Nothing in a file is trusted: the size of a picture is checked before its pixels are decoded, the
 format is told from the content and not from the name, and whatever a decoder raises becomes one
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from retrieval import sounds
 from retrieval.documents import passages
 from retrieval.errors import MediaError
 from retrieval.types import Fingerprint, Media, Modality, Part
@@ -47,6 +48,8 @@ Image.MAX_IMAGE_PIXELS = None  # our own limits stand above, and are checked bef
 # when they are freed; smaller ones it may keep, for each thread, and a run would use ever more.
 Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
 
+CHANGED = "changed while it was being read; the next run will take it"
+
 _one_large_picture = threading.Semaphore(1)
 _heif = threading.Lock()
 
@@ -58,6 +61,8 @@ def modality_of(name: str | bytes) -> Modality | None:
         return Modality.IMAGE
     if suffix in TEXT_SUFFIXES:
         return Modality.TEXT
+    if suffix in sounds.SUFFIXES:
+        return Modality.AUDIO
     return None
 
 
@@ -66,9 +71,9 @@ class FileContent:
     """A file's bytes with the fingerprint that belongs to exactly them.
 
     Attributes:
-        data: The whole file.
+        data: The whole file; empty for sounds, which are decoded as a stream.
         fingerprint: Size and time, the same before and after reading.
-        content_hash: 16 bytes of BLAKE2b over ``data``.
+        content_hash: 16 bytes of BLAKE2b over the whole file.
     """
 
     data: bytes
@@ -79,12 +84,14 @@ class FileContent:
 def read(path: str | bytes | Path) -> FileContent:
     """Reads a file whole, and makes sure that it did not change meanwhile.
 
+    Files that should hold sound are only gone through for their hash, whatever their size.
+
     Raises:
         MediaError: If it is gone, unreadable, too large, or changing.
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            return _read(file)
+            return _read(file, keep=modality_of(os.fsencode(path)) is not Modality.AUDIO)
     except FileNotFoundError:
         raise MediaError("vanished before it could be read") from None
     except PermissionError:
@@ -100,25 +107,44 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _read(file: BinaryIO) -> FileContent:
+def _read(file: BinaryIO, *, keep: bool) -> FileContent:
     before = os.fstat(file.fileno())
     if not S_ISREG(before.st_mode):
         raise MediaError("is a pipe or a device, not a file")
-    if before.st_size > MAX_FILE_BYTES:
+    if keep and before.st_size > MAX_FILE_BYTES:
         raise MediaError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
-    data = file.read(before.st_size + 1)  # one more byte than there should be tells growth
-    after = os.fstat(file.fileno())
-    if (
-        len(data) != before.st_size
-        or after.st_size != before.st_size
-        or after.st_mtime_ns != before.st_mtime_ns
-    ):
-        raise MediaError("changed while it was being read; the next run will take it")
-    return FileContent(
-        data,
-        Fingerprint(before.st_size, before.st_mtime_ns),
-        hashlib.blake2b(data, digest_size=16).digest(),
-    )
+    digest = hashlib.blake2b(digest_size=16)
+    data, length = b"", 0
+    if keep:
+        data = file.read(before.st_size + 1)  # one more byte than there should be tells growth
+        digest.update(data)
+        length = len(data)
+    else:
+        while length <= before.st_size and (some := file.read(1 << 20)):
+            digest.update(some)
+            length += len(some)
+    fingerprint = Fingerprint(before.st_size, before.st_mtime_ns)
+    if length != before.st_size or _fingerprint(os.fstat(file.fileno())) != fingerprint:
+        raise MediaError(CHANGED)
+    return FileContent(data, fingerprint, digest.digest())
+
+
+def check_unchanged(path: str | bytes | Path, fingerprint: Fingerprint) -> None:
+    """Makes sure that a file which was read in pieces is still the one that it was.
+
+    Raises:
+        MediaError: If it is not.
+    """
+    try:
+        same = _fingerprint(os.stat(path)) == fingerprint  # noqa: PTH116 (bytes)
+    except OSError:
+        same = False
+    if not same:
+        raise MediaError(CHANGED)
+
+
+def _fingerprint(stat: os.stat_result) -> Fingerprint:
+    return Fingerprint(stat.st_size, stat.st_mtime_ns)
 
 
 def decode(data: bytes, name: str | bytes, *, side_px: int | None = None) -> Media:
@@ -139,6 +165,8 @@ def decode(data: bytes, name: str | bytes, *, side_px: int | None = None) -> Med
             return _picture(data, name, side_px)
         case Modality.TEXT:
             return Media(Modality.TEXT, passages(data, os.fsdecode(name)))
+        case Modality.AUDIO:
+            raise ValueError("sounds are not decoded whole: see retrieval.sounds.windows")
     raise MediaError("is no kind of file that anyseek reads")
 
 

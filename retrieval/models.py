@@ -70,7 +70,7 @@ def _towers(folder: Path) -> ModelSpec:
         name=card.name,
         space=card.space,
         dim=card.dim,
-        modalities=(Modality.IMAGE, Modality.TEXT),
+        modalities=bundled.modalities(folder),
         size_bytes=bundled.size_bytes(folder),
         licence=card.licence,
         here=True,

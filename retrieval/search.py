@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +20,24 @@ from retrieval.models import ModelSpec, model
 from retrieval.store import Found, Space, Store
 from retrieval.types import Encoder, Modality, Place, Vectors
 
+SPAN_SHARE = 0.5  # of the best window's relevance
+MAX_SPANS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a recording that answers a query.
+
+    Attributes:
+        start_s: Seconds from the beginning.
+        end_s: Seconds from the beginning, exclusive.
+        relevance: Of its best window, 0..1.
+    """
+
+    start_s: float
+    end_s: float
+    relevance: float
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
@@ -31,6 +50,7 @@ class Hit:
         relevance: 0..1, comparable across modalities; hits are ordered by it.
         place: Where in the item the best part lies.
         space: Identity of the space.
+        spans: Where in a recording the query is answered, best first; the first holds ``place``.
     """
 
     path: bytes
@@ -39,6 +59,7 @@ class Hit:
     relevance: float
     place: Place
     space: str
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +67,18 @@ class Wanted:
     """What hits are asked for.
 
     Attributes:
-        k: At most so many items, at least 1.
+        k: At most so many items, at least 1; of each modality where ``each`` is set.
         modalities: Of the items; all that the index has when empty.
         under: Only items at or under this path, absolute.
         min_relevance: Only hits with at least this relevance, 0..1.
+        each: One ranking per modality, one after the other, instead of one of all.
     """
 
     k: int = 10
     modalities: tuple[Modality, ...] = ()
     under: bytes | None = None
     min_relevance: float = 0.0
+    each: bool = False
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -127,7 +150,7 @@ class Searcher:
         """Finds items like a file, which need not be indexed; its own entry is left out.
 
         Args:
-            path: A picture or text.
+            path: A picture, a sound or a text.
             wanted: Which hits; without modalities, those of the file's own.
 
         Raises:
@@ -144,7 +167,7 @@ class Searcher:
         if vector is None:
             vector = self._embedded(path, own)
         if not wanted.modalities:
-            wanted = Wanted(wanted.k, (modality,), wanted.under, wanted.min_relevance)
+            wanted = replace(wanted, modalities=(modality,))
         vectors = dict.fromkeys(self._targets(wanted), vector)
         return self._ranked(vectors, modality, wanted, without=stored[0] if stored else None)
 
@@ -171,13 +194,15 @@ class Searcher:
         return _mean(vectors.astype(np.float32)) if len(vectors) else None
 
     def _embedded(self, path: Path, own: bytes) -> Vectors:
-        from retrieval import media
+        from retrieval import media, sounds
 
+        modality = media.modality_of(own)
+        assert modality is not None
+        tower = self.encoder.towers[modality]
         try:
+            if tower.rate_hz is not None:
+                return _mean(sounds.embed(sounds.windows(own, tower.rate_hz), tower).vectors)
             content = media.read(own)
-            modality = media.modality_of(own)
-            assert modality is not None
-            tower = self.encoder.towers[modality]
             item = media.decode(content.data, own, side_px=tower.side_px)
         except MediaError as error:
             raise QueryError(f"{path} {error}") from error
@@ -199,25 +224,54 @@ class Searcher:
         without: int | None = None,
     ) -> list[Hit]:
         """Searches every modality and merges by relevance, since cosines do not compare."""
-        hits: list[Hit] = []
+        rankings: list[list[tuple[Hit, int]]] = []
         for target, vector in vectors.items():
             found = self._nearest(target, vector, wanted, without)
             scores = np.array([score for score, _ in found], np.float32)
-            relevances = self._calibrations.get((source, target), UNFITTED).relevance(scores)
-            for (score, row), relevance in zip(found, relevances.tolist(), strict=True):
-                if relevance >= wanted.min_relevance:
-                    hits.append(
-                        Hit(
-                            row.path,
-                            row.modality,
-                            min(score, 1.0),  # float16 rows are of length 1 to within 0.0005
-                            relevance,
-                            row.place,
-                            self._space.name,
-                        )
-                    )
-        hits.sort(key=lambda hit: (-hit.relevance, -hit.score, hit.path))
-        return hits[: wanted.k]
+            relevances = self._calibration(source, target).relevance(scores)
+            rankings.append(
+                [
+                    (self._hit(row, score, relevance), row.item_id)
+                    for (score, row), relevance in zip(found, relevances.tolist(), strict=True)
+                    if relevance >= wanted.min_relevance
+                ]
+            )
+        if not wanted.each:
+            rankings = [sorted(itertools.chain(*rankings), key=lambda ranked: _order(ranked[0]))]
+        return [
+            replace(hit, spans=self._spans(item_id, vectors[hit.modality], source))
+            if hit.modality is Modality.AUDIO
+            else hit
+            for ranking in rankings
+            for hit, item_id in sorted(ranking, key=lambda ranked: _order(ranked[0]))[: wanted.k]
+        ]
+
+    def _calibration(self, source: Modality, target: Modality) -> Calibration:
+        return self._calibrations.get((source, target), UNFITTED)
+
+    def _hit(self, row: Found, score: float, relevance: float) -> Hit:
+        # float16 rows are of length 1 to within 0.0005
+        score = min(score, 1.0)
+        return Hit(row.path, row.modality, score, relevance, row.place, self._space.name)
+
+    def _spans(self, item_id: int, vector: Vectors, source: Modality) -> tuple[Span, ...]:
+        """Merges the windows of a recording that answer at least half as well as its best."""
+        rows = self._store.item_vectors(item_id, self._space).astype(np.float32)
+        places = self._store.item_places(item_id, self._space)
+        relevances = self._calibration(source, Modality.AUDIO).relevance(rows @ vector[0])
+        enough = SPAN_SHARE * float(relevances.max())
+        spans: list[Span] = []
+        for place, relevance in zip(places, relevances.tolist(), strict=True):
+            if relevance < enough or place.start_s is None or place.end_s is None:
+                continue
+            if spans and place.start_s <= spans[-1].end_s:
+                last = spans.pop()
+                place = replace(place, start_s=last.start_s)
+                relevance = max(relevance, last.relevance)
+            assert place.start_s is not None
+            assert place.end_s is not None
+            spans.append(Span(place.start_s, place.end_s, relevance))
+        return tuple(sorted(spans, key=lambda span: -span.relevance)[:MAX_SPANS])
 
     def _nearest(
         self, target: Modality, vector: Vectors, wanted: Wanted, without: int | None
@@ -252,6 +306,10 @@ class Searcher:
                     "searched the vectors themselves, and `anyseek index` will make them anew"
                 )
         return self._indexes[modality]
+
+
+def _order(hit: Hit) -> tuple[float, float, bytes]:
+    return -hit.relevance, -hit.score, hit.path
 
 
 def _mean(vectors: Vectors) -> Vectors:

@@ -60,10 +60,11 @@ WHOLE = Place()
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing to embed: a whole picture, a passage of a text.
+    """One thing to embed: a whole picture, a window of a sound, a passage of a text.
 
     Attributes:
-        content: What the tower of this modality takes: a ``PIL.Image.Image`` or a ``str``.
+        content: What the tower of this modality takes: a ``PIL.Image.Image``, float32 samples
+            ``(n,)``, or a ``str``; ``None`` where there is nothing to embed, as in silence.
         place: Where in the item it lies.
     """
 
@@ -73,7 +74,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A decoded file.
+    """A decoded picture or text; sounds are read as a stream instead, see ``retrieval.sounds``.
 
     Attributes:
         modality: What it is.
@@ -99,6 +100,10 @@ class Tower(Protocol):
     @property
     def side_px(self) -> int | None:
         """Shorter side that a picture needs, so that decoders may scale down; ``None`` if moot."""
+
+    @property
+    def rate_hz(self) -> int | None:
+        """Samples a second that sounds must have; ``None`` if moot."""
 
     def prepare(self, content: Any) -> Any:
         """Turns a part's content into what ``embed`` takes; on the CPU, without the weights."""

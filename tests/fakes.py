@@ -1,4 +1,4 @@
-"""A small encoder that really works: pictures and words meet in a space of colours."""
+"""A small encoder that really works: pictures, tones and words meet in a space of colours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.types import Encoder, Modality, Vectors
+from retrieval.types import Encoder, Modality, Tower, Vectors
 
 COLOURS = {
     "red": (255, 0, 0),
@@ -34,6 +34,7 @@ class _Counting:
     """Counts what was embedded, so that tests can tell reuse from work."""
 
     side_px: int | None = None
+    rate_hz: int | None = None
 
     def __init__(self) -> None:
         self.embedded = 0
@@ -77,8 +78,41 @@ class WordTower(_Counting):
         return _unit(np.array(rows, np.float32))
 
 
+RATE_HZ = 4_000
+BAND_HZ = RATE_HZ / 2 / DIM
+
+
+def pitch_hz(colour: str) -> float:
+    """Gives the pitch that stands for a colour: the middle of its band."""
+    return (list(COLOURS).index(colour) + 0.5) * BAND_HZ
+
+
+class PitchTower(_Counting):
+    """A sound's share of each band of frequencies; every colour has a band."""
+
+    rate_hz = RATE_HZ
+
+    def prepare(self, content: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Takes the samples as they are."""
+        return content
+
+    def embed(self, batch: Sequence[NDArray[np.float32]]) -> Vectors:
+        """Adds up the power in each band."""
+        self.count(len(batch))
+        rows = []
+        for samples in batch:
+            power = np.abs(np.fft.rfft(samples)) ** 2
+            band = np.fft.rfftfreq(len(samples), 1 / RATE_HZ) // BAND_HZ
+            sums = np.bincount(band.astype(int).clip(0, DIM - 1), power, DIM)
+            rows.append(sums / max(sums.sum(), 1e-9))
+        return _unit(np.array(rows, np.float32))
+
+
 def colour_encoder(space: str = "colours-1") -> Encoder:
     """Makes the encoder; its towers count what they embed."""
-    return Encoder(
-        "colours", space, DIM, {Modality.IMAGE: ColourTower(), Modality.TEXT: WordTower()}
-    )
+    towers: dict[Modality, Tower] = {
+        Modality.IMAGE: ColourTower(),
+        Modality.AUDIO: PitchTower(),
+        Modality.TEXT: WordTower(),
+    }
+    return Encoder("colours", space, DIM, towers)

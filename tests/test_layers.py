@@ -28,11 +28,17 @@ HEAVY = {
     "faiss",
     "sentencepiece",
     "pypdf",
+    "soundfile",
+    "soxr",
+    "av",
 }
 ONLY_IN = {
     "faiss": ("retrieval/index.py",),
     "sqlalchemy": ("retrieval/store/",),
     "sqlite3": ("retrieval/store/",),
+    "soundfile": ("retrieval/sounds.py", "retrieval/learn/"),
+    "soxr": ("retrieval/sounds.py", "retrieval/learn/"),
+    "av": ("retrieval/sounds.py",),
     "PIL": ("retrieval/media.py", "retrieval/towers/", "retrieval/learn/"),
     "typer": ("cli/",),
     "rich": ("cli/",),

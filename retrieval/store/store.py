@@ -311,6 +311,16 @@ class Store:
         joined = b"".join(row[0] for row in rows)
         return np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
 
+    def item_places(self, item_id: int, space: Space) -> list[Place]:
+        """Says where an item's parts lie, row by row as ``item_vectors`` gives them."""
+        rows = self._rows(
+            select(parts.c.start_s, parts.c.end_s, parts.c.page, parts.c.line, parts.c.text)
+            .join(vectors_table, vectors_table.c.part_id == parts.c.id)
+            .where(parts.c.item_id == item_id, vectors_table.c.space_id == space.id)
+            .order_by(parts.c.ordinal)
+        )
+        return [Place(*row) for row in rows]
+
     def summary(self) -> Summary:
         """Counts everything, for people."""
         by_modality = self._rows(

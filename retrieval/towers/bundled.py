@@ -1,7 +1,8 @@
-"""The model that comes with the package: pictures and texts in one space, no download, no torch.
+"""The model that comes with the package: pictures, sounds and texts in one space, no download.
 
-Pictures go through an EfficientNet-Lite in ONNX Runtime, texts through Universal Sentence Encoder
-features in numpy; a trained head on each side meets in the shared space. What the weights were
+Pictures go through an EfficientNet-Lite in ONNX Runtime, sounds through a network of our own (see
+``bundled_audio``), texts through Universal Sentence Encoder features in numpy; a trained head on
+each side meets in the shared space. Nothing here needs torch. What the weights were
 trained on, and what they reach, stands in ``retrieval/weights/README.md``.
 """
 
@@ -22,14 +23,15 @@ from numpy.typing import NDArray
 from retrieval.calibrate import Calibration
 from retrieval.errors import ModelError
 from retrieval.towers import bundled_text
+from retrieval.towers.bundled_audio import AudioTower
 from retrieval.towers.use import Use
-from retrieval.types import Encoder, Modality, Vectors
+from retrieval.types import Encoder, Modality, Tower, Vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-FILES = ("image.onnx", "text.npz")
+FILES = ("image.onnx", "text.npz", "audio.onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +93,32 @@ def size_bytes(folder: Path = WEIGHTS) -> int:
     return sum((folder / name).stat().st_size for name in FILES if (folder / name).exists())
 
 
+def modalities(folder: Path = WEIGHTS) -> tuple[Modality, ...]:
+    """Tells what a model embeds: pictures and texts, and sounds if it was trained on some."""
+    known = (Modality.IMAGE, Modality.TEXT, Modality.AUDIO)
+    return known if (folder / FILES[2]).exists() else known[:2]
+
+
 def load(folder: Path = WEIGHTS, *, cache: Path | None = None) -> Encoder:
     """Makes the encoder; weights are read when a tower is first used.
 
     Args:
-        folder: With ``image.onnx``, ``text.npz`` and ``model.toml``.
+        folder: With ``image.onnx``, ``text.npz``, ``model.toml`` and, if it knows sounds,
+            ``audio.onnx``.
         cache: Folder for unpacked weights; the platform's cache folder by default.
     """
     here = card(folder)
+    towers: dict[Modality, Tower] = {
+        Modality.IMAGE: ImageTower(folder / FILES[0], here.side_px),
+        Modality.TEXT: TextTower(folder / FILES[1], cache),
+    }
+    if Modality.AUDIO in modalities(folder):
+        towers[Modality.AUDIO] = AudioTower(folder / FILES[2])
     return Encoder(
         model=here.name if folder == WEIGHTS else str(folder),
         space=here.space,
         dim=here.dim,
-        towers={
-            Modality.IMAGE: ImageTower(folder / FILES[0], here.side_px),
-            Modality.TEXT: TextTower(folder / FILES[1], cache),
-        },
+        towers=towers,
     )
 
 
@@ -137,6 +149,11 @@ class ImageTower:
     def side_px(self) -> int:
         """Side of the square that the network sees."""
         return self._side_px
+
+    @property
+    def rate_hz(self) -> None:
+        """Moot for pictures."""
+        return None
 
     def prepare(self, content: Image) -> NDArray[np.uint8]:
         """Squeezes an RGB picture to the network's square."""
@@ -181,6 +198,11 @@ class TextTower:
 
     @property
     def side_px(self) -> None:
+        """Moot for texts."""
+        return None
+
+    @property
+    def rate_hz(self) -> None:
         """Moot for texts."""
         return None
 

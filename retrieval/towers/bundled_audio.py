@@ -139,6 +139,11 @@ class AudioTower:
         """Moot for sounds."""
         return None
 
+    @property
+    def rate_hz(self) -> int:
+        """Samples a second that the network was trained on."""
+        return RATE_HZ
+
     def prepare(self, content: Floats) -> Floats:
         """Makes the spectrogram of a window; see ``log_mel`` for shapes and errors."""
         return log_mel(content)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli import render
-from indexer.pipeline import Report
+from indexer.report import Report
 from indexer.scan import Skipped
 from retrieval.index import Device
 from retrieval.models import ModelSpec

@@ -22,14 +22,14 @@ from PIL import Image
 
 import indexer.pipeline as pipeline
 import retrieval.index
-from indexer.pipeline import Progress, Report
+from indexer.report import Progress, Report
 from indexer.scan import Skipped, roots_of
 from retrieval import media
 from retrieval.errors import StorageError
 from retrieval.search import Searcher, Wanted
 from retrieval.store import Batch, Space, Store
 from retrieval.types import Encoder, Modality, Vectors
-from tests.fakes import COLOURS, ColourTower, WordTower, colour_encoder
+from tests.fakes import COLOURS, ColourTower, PitchTower, WordTower, colour_encoder
 from tests.indexer import inside
 
 NOBODY = 65534
@@ -80,7 +80,7 @@ class Desk:
         """Counts the parts that were embedded since the last look."""
         total = 0
         for tower in self.encoder.towers.values():
-            assert isinstance(tower, ColourTower | WordTower)
+            assert isinstance(tower, ColourTower | PitchTower | WordTower)
             total += tower.embedded
             tower.embedded = 0
         return total
@@ -132,6 +132,7 @@ class ForbiddenTower:
     """A tower that nobody may use."""
 
     side_px = None
+    rate_hz = None
 
     def prepare(self, content: Any) -> Any:
         """Fails."""

@@ -180,9 +180,13 @@ def test_names_tell_the_modality() -> None:
     assert media.modality_of("a.JPG") is Modality.IMAGE
     assert media.modality_of(b"/x/caf\xe9.webp") is Modality.IMAGE
     assert media.modality_of("a.b.Md") is Modality.TEXT
-    for name in ("jpg", ".jpg", "a.mp3", "a.jpg.part", "a", ""):
+    assert media.modality_of("a.MP3") is Modality.AUDIO
+    assert media.modality_of(b"film.mkv") is Modality.AUDIO  # its sound
+    for name in ("jpg", ".jpg", "a.exe", "a.jpg.part", "a", ""):
         assert media.modality_of(name) is None
     with pytest.raises(MediaError, match="no kind of file"):
+        media.decode(b"x", "a.exe")
+    with pytest.raises(ValueError, match=r"retrieval\.sounds"):
         media.decode(b"x", "a.mp3")
 
 

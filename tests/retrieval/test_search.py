@@ -565,7 +565,7 @@ def test_examples_that_cannot_be_used_say_why(mixed: Store, encoder: Encoder, fi
     searcher = Searcher(mixed, encoder)
     for name, reason in (
         ("folder", "is no kind of file that this index can be searched with"),
-        ("song.mp3", "is no kind of file that this index can be searched with"),
+        ("song.mp3", "is not a sound in a format that anyseek knows"),
         ("folder.png", "is a folder"),
         ("loop.png", "cannot be read"),
         ("bad.png", "is not a picture"),

@@ -1,0 +1,138 @@
+"""What the threads of the pool do: read, decode and embed one file, or embed some files' parts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.scan import File, Skipped
+from retrieval import media, sounds
+from retrieval.errors import MediaError
+from retrieval.store import Known
+from retrieval.types import Encoder, Media, Modality, Part, Place, Tower, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file on its way through the pool; each stage makes a new one."""
+
+    file: File
+    known: Known | None  # the item that the index has at this path
+    content: media.FileContent | None = None
+    checked: bool = False  # whether the index was asked for items of the same content
+    item: Media | None = None  # without the parts' contents
+    places: tuple[Place, ...] = ()
+    inputs: tuple[Any, ...] = ()
+    vectors: Vectors | None = None
+    duration_s: float | None = None
+    silent: tuple[Place, ...] = ()  # windows of a sound without a vector
+    failure: str | None = None  # why nothing can be made of the content
+
+
+class Worker:
+    """The tasks; they share nothing that changes, but for the wish to stop."""
+
+    def __init__(self, encoder: Encoder, sizes: NDArray[np.int64], batch_size: int) -> None:
+        """Takes what the tasks need.
+
+        Args:
+            encoder: Its towers may be used from several threads at once.
+            sizes: Sizes in bytes of all items of the index, ascending.
+            batch_size: Parts embedded at once.
+        """
+        self._encoder = encoder
+        self._sizes = sizes
+        self._batch_size = batch_size
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Lets no task listen to a long recording until its end."""
+        self._stopping.set()
+
+    def prepare(self, job: Job) -> Job | Skipped:
+        """Reads, decodes and prepares a file; stops after reading if the content may be known."""
+        try:
+            content = job.content or media.read(job.file.path)
+        except MediaError as error:
+            return Skipped(job.file.path, str(error))
+        if not job.checked and self._may_be_known(content.fingerprint.size):
+            return replace(job, content=content)
+        tower = self._encoder.towers.get(job.file.modality)
+        if tower is None:
+            kind = job.file.modality
+            return Skipped(job.file.path, f"is {kind}, which {self._encoder.model} cannot read")
+        slim = media.FileContent(b"", content.fingerprint, content.content_hash)
+        if tower.rate_hz is not None:
+            return self._listen(replace(job, content=slim), tower, tower.rate_hz)
+        try:
+            item = media.decode(content.data, job.file.path, side_px=tower.side_px)
+        except MediaError as error:
+            return replace(job, content=slim, failure=str(error))
+        return replace(
+            job,
+            content=slim,
+            checked=True,
+            item=Media(item.modality, (), item.width, item.height, taken_at=item.taken_at),
+            places=tuple(part.place for part in item.parts),
+            inputs=tuple(tower.prepare(part.content) for part in item.parts),
+        )
+
+    def _listen(self, job: Job, tower: Tower, rate_hz: int) -> Job | Skipped:
+        """Decodes and embeds a sound; memory does not depend on its length."""
+        assert job.content is not None
+        try:
+            heard = sounds.embed(self._until_stopped(job.file.path, rate_hz), tower)
+        except MediaError as error:
+            return replace(job, failure=str(error))
+        try:
+            media.check_unchanged(job.file.path, job.content.fingerprint)
+        except MediaError as error:
+            return Skipped(job.file.path, str(error))
+        failure = None if np.isfinite(heard.vectors).all() else "gives no finite vector"
+        return replace(
+            job,
+            checked=True,
+            item=Media(Modality.AUDIO, ()),
+            places=heard.places,
+            vectors=heard.vectors,
+            duration_s=heard.duration_s,
+            silent=heard.silent,
+            failure=failure,
+        )
+
+    def _until_stopped(self, path: bytes, rate_hz: int) -> Iterator[Part]:
+        for part in sounds.windows(path, rate_hz):
+            if self._stopping.is_set():
+                raise CancelledError
+            yield part
+
+    def _may_be_known(self, size: int) -> bool:
+        at = int(np.searchsorted(self._sizes, size))
+        return at < len(self._sizes) and int(self._sizes[at]) == size
+
+    def embed(self, jobs: list[Job]) -> list[Job]:
+        """Embeds the parts of some files in batches, across the borders of files."""
+        tower = self._encoder.towers[jobs[0].file.modality]
+        inputs = [part for job in jobs for part in job.inputs]
+        vectors = np.concatenate(
+            [
+                tower.embed(inputs[start : start + self._batch_size])
+                for start in range(0, len(inputs), self._batch_size)
+            ]
+        )
+        done: list[Job] = []
+        start = 0
+        for job in jobs:
+            own = vectors[start : start + len(job.inputs)]
+            start += len(job.inputs)
+            if np.isfinite(own).all():
+                done.append(replace(job, inputs=(), vectors=own))
+            else:
+                done.append(replace(job, inputs=(), failure="gives no finite vector"))
+        return done

@@ -118,6 +118,8 @@ def _where(hit: Hit) -> str:
         shown_spans = [f"{_clock(span.start_s)}-{_clock(span.end_s)}" for span in hit.spans]
         more = ", …" if len(shown_spans) > SHOWN_SPANS else ""
         parts.append(", ".join(shown_spans[:SHOWN_SPANS]) + more)
+    elif hit.place.start_s is not None and hit.place.end_s is not None:
+        parts.append(f"{_clock(hit.place.start_s)}-{_clock(hit.place.end_s)}")
     if hit.place.text is not None:
         text = printable(" ".join(hit.place.text.split()))
         parts.append(text if len(text) <= 80 else text[:79] + "…")

@@ -146,6 +146,7 @@ def test_json(write: Write) -> None:
         "page": None,
         "line": None,
         "text": None,
+        "spans": [],
         "space": "colours-1",
     }
     found = json.loads(second)
@@ -196,7 +197,7 @@ def test_table_in_a_pipe(write: Write) -> None:
         "0.99\timage\t/a/b",
         "0.99\ttext\t/a/b\tline 7: some words over lines",
         "0.99\ttext\t/a/b\tpage 2: " + "x" * 79 + "…",
-        "0.99\ttext\t/a/b\t10-20 s",
+        "0.99\ttext\t/a/b\t0:10-0:20",
         "0.99\ttext\t/a/b\t\\x1b[31mred",
     ]
 

@@ -1,17 +1,22 @@
-"""The sample pictures and texts are complete, unchanged, small, and free to pass on."""
+"""The sample pictures, sounds and texts are complete, unchanged, small, and free to pass on."""
 
 import hashlib
 import tomllib
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 SAMPLES = Path(__file__).parent.parent / "data" / "samples"
 MAX_BYTES = 6_000_000  # the whole folder travels with every clone
 PICTURES = {".jpg", ".png", ".webp"}
+SOUNDS = {".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG", ".wav": "WAV"}
+WALK = "sounds/walk-on-a-farm.ogg"  # the one in which several sounds follow one another
 # Everybody may pass these on and change them; whatever else a new file brings has to be read first.
 ALLOWED = {
     "CC0-1.0",
@@ -23,6 +28,9 @@ ALLOWED = {
     "CC-BY-SA-4.0",
     "GPL-2.0-only",
     "GPL-2.0-or-later",
+    "GPL-3.0-only",
+    "GPL-3.0-or-later",
+    "LAL-1.2",
     "LicenseRef-Public-Domain",
 }
 
@@ -52,10 +60,11 @@ def test_every_file_is_listed_once_and_every_listed_file_is_there() -> None:
 
 
 def test_there_is_something_to_search() -> None:
-    """A demonstration needs enough pictures in several formats, and texts."""
+    """A demonstration needs enough pictures and sounds in several formats, and texts."""
     suffixes = [PurePosixPath(path).suffix for path in BY_PATH]
     assert sum(suffix in PICTURES for suffix in suffixes) >= 55
-    assert set(suffixes) >= {*PICTURES, ".txt", ".md", ".html", ".pdf"}
+    assert sum(suffix in SOUNDS for suffix in suffixes) >= 25
+    assert set(suffixes) == {*PICTURES, *SOUNDS, ".txt", ".md", ".html", ".pdf"}
 
 
 @pytest.mark.parametrize("entry", FILES, ids=lambda entry: entry["path"])
@@ -91,6 +100,31 @@ def test_a_picture_opens(name: str) -> None:
         picture.load()
         assert picture.format == formats[PurePosixPath(name).suffix]
         assert 256 <= max(picture.size) <= 640
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path for path in BY_PATH if PurePosixPath(path).suffix in SOUNDS)
+)
+def test_a_sound_plays(name: str) -> None:
+    """All of the sound can be decoded; it is short, mono or stereo, and not silent."""
+    with soundfile.SoundFile(SAMPLES / name) as file:
+        assert file.format == SOUNDS[PurePosixPath(name).suffix]
+        samples = file.read(dtype="float32", always_2d=True)
+        assert len(samples) == file.frames
+        seconds = file.frames / file.samplerate
+    assert samples.shape[1] in {1, 2}
+    assert np.isfinite(samples).all()
+    assert abs(samples).max() > 0.1
+    assert 40 <= seconds <= 60 if name == WALK else 1 <= seconds <= 12
+
+
+def test_the_walk_is_parted_by_pauses() -> None:
+    """Four sounds, each long enough to be found by its time, with silence between them."""
+    samples, rate = soundfile.read(SAMPLES / WALK, dtype="float32")
+    seconds = [abs(samples[at : at + rate]).max() > 0.02 for at in range(0, len(samples), rate)]
+    runs = [len(list(group)) for loud, group in groupby(seconds) if loud]
+    assert len(runs) == 4
+    assert min(runs) >= 4
 
 
 def test_licence_texts_are_there() -> None:

@@ -78,7 +78,10 @@ def machine() -> Figures:
                 break
     except OSError:
         pass
-    packages = ("anyseek", "faiss-cpu", "numpy", "onnxruntime", "pillow", "sqlalchemy")
+    packages = (
+        *("anyseek", "faiss-cpu", "numpy", "onnxruntime", "pillow", "soundfile", "soxr"),
+        "sqlalchemy",
+    )
     return {
         "processor": model,
         "cores": cores(),
@@ -293,6 +296,49 @@ def memory(folder: Path, options: argparse.Namespace) -> Figures:
     return figures
 
 
+def sounds(folder: Path, options: argparse.Namespace) -> Figures:
+    """Times indexing sounds end to end, as cold processes, and measures memory."""
+    kinds = {
+        "30 WAV of 1 minute": (30, 60, 44_100, 2, "wav"),
+        "1 MP3 of 1 hour": (1, 3_600, 44_100, 2, "mp3"),
+        "1,000 FLAC of 3 s": (1_000, 3, 48_000, 1, "flac"),
+        "1 WAV of 10 hours": (1, 36_000, 8_000, 1, "wav"),
+    }
+    figures: Figures = {}
+    for name, (count, seconds, rate_hz, channels, suffix) in kinds.items():
+        recordings = folder / suffix / str(count)
+        make_sounds(recordings, count, seconds, rate_hz, channels, suffix)
+        runs = []
+        for number in range(1 if seconds > 10_000 else 3):
+            index = folder / f"{count}-{suffix}-{number}.db"
+            runs.append(anyseek(["index", str(recordings), "--index", str(index)]))
+            assert runs[-1]["stdout"].startswith(f"{count} added"), runs[-1]["stdout"]
+        shutil.rmtree(recordings)
+        figures[name] = {
+            "wall_s": spread([run["wall_s"] for run in runs], 2),
+            "times_real_time": spread([count * seconds / run["wall_s"] for run in runs], 0),
+            "peak_mb": spread([run["peak_mb"] for run in runs], 0),
+        }
+    return figures
+
+
+def make_sounds(
+    folder: Path, count: int, seconds: int, rate_hz: int, channels: int, suffix: str
+) -> None:
+    """Writes noise that swells and fades with a wandering tone in it, each file another."""
+    import soundfile
+
+    folder.mkdir(parents=True)
+    moment = np.arange(rate_hz)[:, None] / rate_hz
+    for number in range(count):
+        random_ = np.random.default_rng(number)
+        with soundfile.SoundFile(folder / f"{number:05}.{suffix}", "w", rate_hz, channels) as file:
+            for second in range(seconds):
+                noise = random_.normal(0, 0.1, (rate_hz, channels)).astype(np.float32)
+                tone = np.sin(2 * np.pi * random_.uniform(100, 3_000) * moment) * 0.2
+                file.write(noise * (1 + np.sin(second)) / 2 + tone.astype(np.float32))
+
+
 def fidelity(folder: Path, options: argparse.Namespace) -> Figures:
     """Compares the vectors of scaled and of full decoding."""
     pictures: Path | None = options.pictures
@@ -359,6 +405,7 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], Figures]] = {
     "index": index,
     "rescan": rescan,
     "memory": memory,
+    "sounds": sounds,
     "fidelity": fidelity,
 }
 

@@ -120,8 +120,9 @@ NOT_THE_THING = {
     "explore_world_music/italy": "sung",
     "explore_world_music/mexico": "an anthem, sung",
     "explore_world_music/middleeast": "sung",
+    "clickgame/bubble": "the package bambam has the same recording, so it may have been trained on",
 }
-"""Sounds that are words, or not of the thing in the picture."""
+"""Sounds that are words, not of the thing in the picture, or to be met with elsewhere."""
 
 JOINED = (
     ("explore_farm_animals/chicken.webp", "explore_farm_animals/chickens.ogg"),  # AnimalLevels

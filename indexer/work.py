@@ -57,16 +57,16 @@ class Worker:
 
     def prepare(self, job: Job) -> Job | Skipped:
         """Reads, decodes and prepares a file; stops after reading if the content may be known."""
-        try:
-            content = job.content or media.read(job.file.path)
-        except MediaError as error:
-            return Skipped(job.file.path, str(error))
-        if not job.checked and self._may_be_known(content.fingerprint.size):
-            return replace(job, content=content)
         tower = self._encoder.towers.get(job.file.modality)
         if tower is None:
             kind = job.file.modality
             return Skipped(job.file.path, f"is {kind}, which {self._encoder.model} cannot read")
+        try:
+            content = job.content or media.read(job.file.path, stopped=self._stopping.is_set)
+        except MediaError as error:
+            return Skipped(job.file.path, str(error))
+        if not job.checked and self._may_be_known(content.fingerprint.size):
+            return replace(job, content=content)
         slim = media.FileContent(b"", content.fingerprint, content.content_hash)
         if tower.rate_hz is not None:
             return self._listen(replace(job, content=slim), tower, tower.rate_hz)

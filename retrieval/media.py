@@ -14,6 +14,7 @@ import os
 import struct
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -81,17 +82,23 @@ class FileContent:
     content_hash: bytes
 
 
-def read(path: str | bytes | Path) -> FileContent:
+def read(path: str | bytes | Path, *, stopped: Callable[[], bool] = lambda: False) -> FileContent:
     """Reads a file whole, and makes sure that it did not change meanwhile.
 
     Files that should hold sound are only gone through for their hash, whatever their size.
 
+    Args:
+        path: The file.
+        stopped: Asked now and then while a long recording is gone through.
+
     Raises:
-        MediaError: If it is gone, unreadable, too large, or changing.
+        MediaError: If it is gone, unreadable, too large, or changing, or reading was stopped.
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            return _read(file, keep=modality_of(os.fsencode(path)) is not Modality.AUDIO)
+            if modality_of(os.fsencode(path)) is Modality.AUDIO:
+                return _read(file, keep=False, stopped=stopped)
+            return _read(file, keep=True, stopped=stopped)
     except FileNotFoundError:
         raise MediaError("vanished before it could be read") from None
     except PermissionError:
@@ -107,7 +114,7 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _read(file: BinaryIO, *, keep: bool) -> FileContent:
+def _read(file: BinaryIO, *, keep: bool, stopped: Callable[[], bool]) -> FileContent:
     before = os.fstat(file.fileno())
     if not S_ISREG(before.st_mode):
         raise MediaError("is a pipe or a device, not a file")
@@ -121,6 +128,8 @@ def _read(file: BinaryIO, *, keep: bool) -> FileContent:
         length = len(data)
     else:
         while length <= before.st_size and (some := file.read(1 << 20)):
+            if stopped():
+                raise MediaError("was not read to its end")
             digest.update(some)
             length += len(some)
     fingerprint = Fingerprint(before.st_size, before.st_mtime_ns)

@@ -636,7 +636,7 @@ def test_changes_between_scan_and_reading(desk: Desk, monkeypatch: pytest.Monkey
     path = desk.draw("a.bmp", 1)
     real = media.read
 
-    def late(name: str | bytes | Path) -> media.FileContent:
+    def late(name: str | bytes | Path, **more: Any) -> media.FileContent:
         inside.draw(path, 2, mtime_ns=77)
         return real(name)
 
@@ -655,7 +655,7 @@ def test_vanishes_before_reading(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
     desk.draw("a.bmp", 3)
     real = media.read
 
-    def late(name: str | bytes | Path) -> media.FileContent:
+    def late(name: str | bytes | Path, **more: Any) -> media.FileContent:
         a.unlink()
         return real(name)
 
@@ -677,7 +677,7 @@ def test_folder_vanishes_during_the_scan(desk: Desk, monkeypatch: pytest.MonkeyP
     def late(path: Any) -> Any:
         if path == os.fsencode(desk.root / "b"):
             raise FileNotFoundError(2, "No such file or directory")
-        return real(path)
+        return real(path, **more)
 
     monkeypatch.setattr("indexer.scan.os.scandir", late)
     report = desk.run(encoder=FORBIDDEN)
@@ -788,12 +788,12 @@ def test_what_is_in_flight_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatc
     alive = most = 0
     real_read, real_write = media.read, Store.write
 
-    def read(name: str | bytes | Path) -> media.FileContent:
+    def read(name: str | bytes | Path, **more: Any) -> media.FileContent:
         nonlocal alive, most
         with lock:
             alive += 1
             most = max(most, alive)
-        return real_read(name)
+        return real_read(name, **more)
 
     def write(self: Store, batch: Batch, space: Space) -> None:
         nonlocal alive

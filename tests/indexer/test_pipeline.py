@@ -638,7 +638,7 @@ def test_changes_between_scan_and_reading(desk: Desk, monkeypatch: pytest.Monkey
 
     def late(name: str | bytes | Path, **more: Any) -> media.FileContent:
         inside.draw(path, 2, mtime_ns=77)
-        return real(name)
+        return real(name, **more)
 
     monkeypatch.setattr(media, "read", late)
     desk.run()
@@ -657,7 +657,7 @@ def test_vanishes_before_reading(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
 
     def late(name: str | bytes | Path, **more: Any) -> media.FileContent:
         a.unlink()
-        return real(name)
+        return real(name, **more)
 
     monkeypatch.setattr(media, "read", late)
     report = desk.run()
@@ -677,7 +677,7 @@ def test_folder_vanishes_during_the_scan(desk: Desk, monkeypatch: pytest.MonkeyP
     def late(path: Any) -> Any:
         if path == os.fsencode(desk.root / "b"):
             raise FileNotFoundError(2, "No such file or directory")
-        return real(path, **more)
+        return real(path)
 
     monkeypatch.setattr("indexer.scan.os.scandir", late)
     report = desk.run(encoder=FORBIDDEN)

@@ -93,10 +93,7 @@ def heard_in(classes: str) -> set[str]:
     """Gives the single names in AudioSet's list, in lower case: "Bee, wasp, etc." has two."""
     names = re.findall(r'"([^"]*)"|([^,\n]+)', classes)
     return {
-        part.strip().lower()
-        for pair in names
-        for name in pair
-        for part in re.split(r",|\(|\)", name)
+        part.strip().lower() for pair in names for name in pair for part in re.split(r"[,()]", name)
     }
 
 
@@ -205,7 +202,7 @@ def ndcg(scores: Floats, relevant: NDArray[np.bool_], k: int = 10) -> float:
     """Gives the mean nDCG@k over queries; both matrices are ``(queries, items)``."""
     discounts = 1 / np.log2(np.arange(2, k + 2))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    gains = np.take_along_axis(relevant, order, axis=1) @ discounts
+    gains = np.take_along_axis(relevant, order, axis=1) @ discounts[: order.shape[1]]
     best = [discounts[: min(k, count)].sum() for count in relevant.sum(1)]
     return float(np.mean(gains / best))
 

@@ -11,9 +11,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from stat import S_ISREG
-from typing import TYPE_CHECKING, BinaryIO
+from stat import S_ISDIR, S_ISREG
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,19 +138,28 @@ def _suffix(name: str | bytes | Path) -> str:
 
 
 @contextmanager
-def _opened(path: str | bytes | Path) -> Iterator[BinaryIO]:
+def _opened(path: str | bytes | Path) -> Iterator[FileIO]:
     try:
         # without waiting: a named pipe with a sound's name must not hang the run
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise MediaError(f"cannot be read: {error.strerror or error}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        if not S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        found = os.fstat(descriptor)
+        if S_ISDIR(found.st_mode):
+            raise MediaError("is a folder")
+        if not S_ISREG(found.st_mode):
             raise MediaError("is a pipe or a device, not a file")
-        yield file
+        if not found.st_size:
+            raise MediaError("is empty")
+        # without a buffer, so that the file stands where it says, for libsndfile's copy, too
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
-def _decoded(file: BinaryIO, path: str | bytes | Path) -> tuple[int, Iterator[Samples]]:
+def _decoded(file: FileIO, path: str | bytes | Path) -> tuple[int, Iterator[Samples]]:
     """Finds a decoder: gives the rate and blocks ``(n, channels)``."""
     if _suffix(path) in FFMPEG_SUFFIXES:
         try:
@@ -174,14 +184,23 @@ class _LibraryMissingError(MediaError):
     """PyAV is not installed."""
 
 
-def _by_sndfile(file: BinaryIO) -> tuple[int, Iterator[Samples]] | None:
+def _by_sndfile(file: FileIO) -> tuple[int, Iterator[Samples]] | None:
     import soundfile
 
+    if file.read(2) == b"\xf0\x7e":  # a MIDI dump: libsndfile prints about damaged ones on stdout
+        return None
+    file.seek(0)
     try:
         sound = soundfile.SoundFile(os.dup(file.fileno()))
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
         return None
-    _check(sound.samplerate, sound.channels)
+    try:
+        _check(sound.samplerate, sound.channels)
+    except MediaError:
+        sound.close()
+        raise
+    # else it seeks after every read, and fails there where a file breaks off
+    sound.seekable = lambda: False
     return sound.samplerate, _sndfile_blocks(sound)
 
 
@@ -189,22 +208,24 @@ def _sndfile_blocks(sound: soundfile.SoundFile) -> Iterator[Samples]:
     import soundfile
 
     frames = max(1, BLOCK_SAMPLES // sound.channels)
+    read, failure = 0, None
     with sound:
-        some = False
-        while True:
+        while failure is None:
+            block = np.empty((frames, sound.channels), np.float32)
             try:
-                block = sound.read(frames, dtype="float32", always_2d=True)
+                count = len(sound.read(out=block))
             except (soundfile.LibsndfileError, RuntimeError) as error:
-                if some:
-                    return  # it breaks off here
-                raise MediaError(f"is damaged or truncated ({error})") from None
-            if not len(block):
-                return
-            some = True
-            yield block
+                failure = error
+                count = max(sound.tell() - read, 0)  # it breaks off there
+            if not count:
+                break
+            read += count
+            yield block[:count]
+    if not read and failure is not None:
+        raise MediaError(f"is damaged or truncated ({failure})")
 
 
-def _by_ffmpeg(file: BinaryIO) -> tuple[int, Iterator[Samples]]:
+def _by_ffmpeg(file: FileIO) -> tuple[int, Iterator[Samples]]:
     try:
         import av
     except ImportError:
@@ -220,10 +241,14 @@ def _by_ffmpeg(file: BinaryIO) -> tuple[int, Iterator[Samples]]:
         raise MediaError(
             f"is not a sound in a format that anyseek knows ({_said(error)})"
         ) from None
-    stream = next(iter(container.streams.audio), None)
-    if stream is None:
+    if not container.streams.audio:
         container.close()
         raise MediaError("has no sound track")
+    # a track in a coding that FFmpeg does not know has no context
+    stream = next((one for one in container.streams.audio if one.codec_context), None)
+    if stream is None:
+        container.close()
+        raise MediaError("has sound in a coding that FFmpeg does not know")
     rate = stream.codec_context.sample_rate
     try:
         _check(rate, stream.codec_context.channels)
@@ -232,14 +257,20 @@ def _by_ffmpeg(file: BinaryIO) -> tuple[int, Iterator[Samples]]:
         raise
 
     def blocks() -> Iterator[Samples]:
-        resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
-        failure, some = "", False
+        layout = stream.layout
+        failure, some, kind = "", False, None
         with container:
             packets = container.demux(stream)
             while True:
                 try:
                     packet = next(packets)
-                    frames = [whole for one in packet.decode() for whole in resampler.resample(one)]
+                    frames = []
+                    for frame in packet.decode():
+                        if kind != (kind := (frame.format.name, frame.layout.name, frame.rate)):
+                            # television changes between stereo and surround. Samples of the
+                            # channels in turn: PyAV 18 reads past the end of eight planes
+                            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
+                        frames.extend(resampler.resample(frame))
                 except StopIteration:
                     break
                 except av.InvalidDataError as error:  # one packet is lost, the next may do
@@ -250,7 +281,8 @@ def _by_ffmpeg(file: BinaryIO) -> tuple[int, Iterator[Samples]]:
                     break
                 for frame in frames:
                     some = True
-                    yield np.ascontiguousarray(frame.to_ndarray().T, np.float32)
+                    block = np.asarray(frame.to_ndarray(), np.float32)
+                    yield block.reshape(-1, layout.nb_channels)
         if not some:
             raise MediaError(f"is damaged or truncated ({failure or 'no sound in it'})")
 

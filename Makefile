@@ -14,16 +14,21 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@ .venv/base
 
-# The samples, searched in words, in Chinese and by example; the index stays in .demo.
+# The samples, searched in words, in Chinese and by example, across kinds; the index stays in .demo.
 demo: export ANYSEEK_INDEX := .demo/index.db
 demo: .venv/base
-	$(BIN)/anyseek index data/samples/photos data/samples/texts
+	$(BIN)/anyseek index data/samples/photos data/samples/sounds data/samples/texts
 	$(BIN)/anyseek search "a kitten playing with a ball of wool" -k 3
 	$(BIN)/anyseek search "musicians playing together" -k 3
 	$(BIN)/anyseek search "how do I bake bread" -k 3
 	$(BIN)/anyseek search "雪山" -k 3 --in image
 	$(BIN)/anyseek search "怎样泡绿茶" -k 3
 	$(BIN)/anyseek similar data/samples/photos/dutch-windmills.webp -k 3
+	$(BIN)/anyseek search "thunder" -k 3 --in audio
+	$(BIN)/anyseek search "a horse neighing" -k 3 --in audio
+	$(BIN)/anyseek search "cow" -k 2 --in each
+	$(BIN)/anyseek similar data/samples/photos/german-shepherd.jpg -k 3 --in audio
+	$(BIN)/anyseek similar data/samples/sounds/sheep-bleating.wav -k 3 --in image
 	$(BIN)/anyseek status
 
 lint: .venv/test

@@ -14,8 +14,9 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import TypeVar
 
 from indexer.report import Progress, Report, Silence
 from indexer.scan import Changed, Difference, New, Skipped, Unchanged, Vanished, compare, walk
@@ -30,6 +31,8 @@ BATCH_SIZE = 4  # parts embedded at once: 210 pictures a second, 8 give 180, 16 
 COMMIT_ITEMS = 512  # a transaction costs about 10 ms, whatever is in it
 COMMIT_S = 2.0  # at most so much work is lost when the process is killed
 REMOVE_ITEMS = 5_000
+
+Result = TypeVar("Result")
 
 
 def index(
@@ -160,9 +163,15 @@ class _Run:
 
     # ---- the calling thread --------------------------------------------------------------
 
+    def _result(self, future: Future[Result]) -> Result:
+        """Waits for a task; what came before does not wait for a long recording to be stored."""
+        while not wait((future,), COMMIT_S).done:
+            self._commit_if_due()
+        return future.result()
+
     def _collect(self) -> None:
         """Takes the oldest prepared file on to its next stage."""
-        job = self._jobs.popleft().result()
+        job = self._result(self._jobs.popleft())
         if isinstance(job, Skipped):
             self._fail(job)
         elif job.failure is not None:
@@ -186,7 +195,7 @@ class _Run:
             self._embedding.append(self._pool.submit(self._worker.embed, jobs))
 
     def _store_embedded(self) -> None:
-        for job in self._embedding.popleft().result():
+        for job in self._result(self._embedding.popleft()):
             if job.failure is not None:
                 self._give_up(job, job.failure)
             else:

@@ -86,15 +86,19 @@ class Worker:
     def _listen(self, job: Job, tower: Tower, rate_hz: int) -> Job | Skipped:
         """Decodes and embeds a sound; memory does not depend on its length."""
         assert job.content is not None
+        heard, failure = None, None
         try:
             heard = sounds.embed(self._until_stopped(job.file.path, rate_hz), tower)
         except MediaError as error:
-            return replace(job, failure=str(error))
+            failure = str(error)
         try:
             media.check_unchanged(job.file.path, job.content.fingerprint)
         except MediaError as error:
             return Skipped(job.file.path, str(error))
-        failure = None if np.isfinite(heard.vectors).all() else "gives no finite vector"
+        if heard is None:
+            return replace(job, failure=failure)
+        if not np.isfinite(heard.vectors).all():
+            failure = "gives no finite vector"
         return replace(
             job,
             checked=True,

@@ -896,7 +896,7 @@ def test_mp3_with_tags_at_the_end(tmp_path: Path) -> None:
 
 
 def test_midi_dumps_are_no_sounds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """libsndfile would write about a damaged one on stdout, where results go."""
+    """The library would write about a damaged one on stdout, where results go."""
     path = save(tmp_path / "a.wav", tone(440, 0.5), RATE, "PCM_16", "SDS")
     data = path.read_bytes()
     path.write_bytes(data[:500] + b"\x55" + data[501:])

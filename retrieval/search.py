@@ -258,20 +258,23 @@ class Searcher:
         """Merges the windows of a recording that answer at least half as well as its best."""
         rows = self._store.item_vectors(item_id, self._space).astype(np.float32)
         places = self._store.item_places(item_id, self._space)
-        relevances = self._calibration(source, Modality.AUDIO).relevance(rows @ vector[0])
+        scores = rows @ vector[0]
+        relevances = self._calibration(source, Modality.AUDIO).relevance(scores)
         enough = SPAN_SHARE * float(relevances.max())
-        spans: list[Span] = []
-        for place, relevance in zip(places, relevances.tolist(), strict=True):
+        spans: list[tuple[float, Span]] = []  # with the best score, as relevances end at 1
+        for place, score, relevance in zip(
+            places, scores.tolist(), relevances.tolist(), strict=True
+        ):
             if relevance < enough or place.start_s is None or place.end_s is None:
                 continue
-            if spans and place.start_s <= spans[-1].end_s:
-                last = spans.pop()
-                place = replace(place, start_s=last.start_s)
-                relevance = max(relevance, last.relevance)
-            assert place.start_s is not None
-            assert place.end_s is not None
-            spans.append(Span(place.start_s, place.end_s, relevance))
-        return tuple(sorted(spans, key=lambda span: -span.relevance)[:MAX_SPANS])
+            start_s = place.start_s
+            if spans and start_s <= spans[-1][1].end_s:
+                best, last = spans.pop()
+                start_s = last.start_s
+                score, relevance = max(score, best), max(relevance, last.relevance)
+            spans.append((score, Span(start_s, place.end_s, relevance)))
+        spans.sort(key=lambda scored: -scored[0])
+        return tuple(span for _, span in spans[:MAX_SPANS])
 
     def _nearest(
         self, target: Modality, vector: Vectors, wanted: Wanted, without: int | None

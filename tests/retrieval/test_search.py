@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval import index as index_module
-from retrieval import media, search
+from retrieval import media, search, sounds
 from retrieval.calibrate import UNFITTED, Calibration
 from retrieval.errors import IndexMissingError, ModelError, QueryError
 from retrieval.index import folder_of, seal
 from retrieval.models import ModelSpec
 from retrieval.prompts import PromptSet
-from retrieval.search import Hit, Searcher, Wanted, usable_space
+from retrieval.search import Hit, Searcher, Span, Wanted, usable_space
 from retrieval.store import Batch, ItemRecord, Store
-from retrieval.types import Encoder, Modality
+from retrieval.types import Encoder, Fingerprint, Modality, Place
 from tests.conftest import run_sql
-from tests.fakes import COLOURS, PALETTE, ColourTower, WordTower, colour_encoder
+from tests.fakes import (
+    COLOURS,
+    PALETTE,
+    RATE_HZ,
+    ColourTower,
+    PitchTower,
+    WordTower,
+    colour_encoder,
+    pitch_hz,
+)
 
 IMAGE, TEXT = Modality.IMAGE, Modality.TEXT
 CLOSE = 1e-5
@@ -630,3 +643,296 @@ def test_the_fake_counts_colours_as_worked_out_here(tmp_path: Path) -> None:
     (row,) = tower.embed([tower.prepare(picture.parts[0].content)])
     np.testing.assert_allclose(row, _colour_of(0.25, 0, 0, 0, 0, 0, 0.25, 0.5), atol=1e-6)
     assert len(PALETTE) == len(COLOURS) == 8
+
+
+# ---- sounds ------------------------------------------------------------------------------------
+
+AUDIO = Modality.AUDIO
+
+
+def play(path: Path, *pieces: tuple[str, float]) -> Path:
+    """A recording of tones that stand for colours, one after the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        0.3 * np.sin(2 * np.pi * pitch_hz(colour) / RATE_HZ * np.arange(round(seconds * RATE_HZ)))
+        for colour, seconds in pieces
+    ]
+    soundfile.write(path, np.concatenate(rows), RATE_HZ)
+    return path
+
+
+def put_sound(store: Store, encoder: Encoder, *paths: Path) -> None:
+    """Indexes recordings."""
+    records = []
+    for path in paths:
+        own = os.fsencode(path)
+        content = media.read(own)
+        heard = sounds.embed(sounds.windows(own, RATE_HZ), encoder.towers[AUDIO])
+        records.append(
+            ItemRecord(
+                path=own,
+                fingerprint=content.fingerprint,
+                content_hash=content.content_hash,
+                modality=AUDIO,
+                places=heard.places,
+                vectors=heard.vectors,
+                duration_s=heard.duration_s,
+            )
+        )
+    store.write(Batch(records=records), store.add_space(encoder))
+
+
+def put_windows(
+    store: Store, encoder: Encoder, path: bytes, windows: Sequence[tuple[float, float, float]]
+) -> None:
+    """Indexes a recording of windows with a start, an end and a cosine to the word red."""
+    across = words("blue") - (words("blue") @ words("red")) * words("red")
+    across /= np.linalg.norm(across)
+    rows = [cos * words("red") + math.sqrt(1 - cos * cos) * across for _, _, cos in windows]
+    record = ItemRecord(
+        path=path,
+        fingerprint=Fingerprint(1, 1),
+        content_hash=path[:16].ljust(16),
+        modality=AUDIO,
+        places=tuple(Place(start_s=start, end_s=end) for start, end, _ in windows),
+        vectors=np.array(rows, np.float32),
+    )
+    store.write(Batch(records=[record]), store.add_space(encoder))
+
+
+def heard_spans(store: Store, encoder: Encoder) -> tuple[Span, ...]:
+    """The spans of the only recording for the word red, after checks that hold for all."""
+    (hit,) = Searcher(store, encoder).by_text("red", Wanted(5, (AUDIO,)))
+    assert hit.spans
+    assert len(hit.spans) <= search.MAX_SPANS
+    assert hit.place.start_s is not None
+    assert hit.place.end_s is not None
+    first = hit.spans[0]
+    assert first.start_s <= hit.place.start_s < hit.place.end_s <= first.end_s
+    assert first.relevance == pytest.approx(hit.relevance, abs=1e-6)
+    relevances = [span.relevance for span in hit.spans]
+    assert relevances == sorted(relevances, reverse=True)
+    return hit.spans
+
+
+def _relevance(cosine: float) -> float:
+    return 1 / (1 + math.exp(-(10 * cosine - 3)))
+
+
+def _cosine(relevance: float) -> float:
+    return (3 - math.log(1 / relevance - 1)) / 10
+
+
+def test_sounds_are_found_by_words_pictures_and_sounds(
+    store: Store, encoder: Encoder, files: Path
+) -> None:
+    """And find pictures and texts in turn."""
+    colours = list(COLOURS)
+    put(store, encoder, *(paint(files / f"{colour}.png", **{colour: 256}) for colour in colours))
+    put(store, encoder, *(write(files / f"{colour}.txt", colour) for colour in colours))
+    put_sound(store, encoder, *(play(files / f"{colour}.wav", (colour, 3)) for colour in colours))
+    searcher = Searcher(store, encoder)
+    for colour in colours:
+        (hit,) = searcher.by_text(colour, Wanted(1, (AUDIO,)))
+        assert (_names([hit]), hit.modality) == ([f"{colour}.wav"], AUDIO)
+        assert hit.score > 0.99
+        assert hit.place == Place(start_s=0.0, end_s=3.0)
+        assert hit.spans == (Span(0.0, 3.0, hit.relevance),)
+        for example in (files / f"{colour}.png", files / f"{colour}.txt"):
+            (hit,) = searcher.by_example(example, Wanted(1, (AUDIO,)))
+            assert _names([hit]) == [f"{colour}.wav"]
+            assert hit.spans[0].relevance == pytest.approx(hit.relevance, abs=1e-5)
+        for suffix, modality in ((".png", IMAGE), (".txt", TEXT)):
+            (hit,) = searcher.by_example(files / f"{colour}.wav", Wanted(1, (modality,)))
+            assert (_names([hit]), hit.spans) == ([colour + suffix], ())
+        others = searcher.by_example(files / f"{colour}.wav", Wanted(20))
+        assert sorted(_names(others)) == sorted(f"{one}.wav" for one in colours if one != colour)
+
+
+def test_a_sound_is_looked_for_as_the_mean_of_its_windows(
+    store: Store, encoder: Encoder, files: Path, tmp_path: Path
+) -> None:
+    """Stored or not; silent windows have no part in it."""
+    put_sound(store, encoder, *(play(files / f"{one}.wav", (one, 3)) for one in COLOURS))
+    path = play(tmp_path / "new.wav", ("red", 20), ("blue", 10), ("cyan", 10))
+    quiet, rate = soundfile.read(path)
+    quiet = np.concatenate([quiet, np.zeros(20 * rate)])
+    soundfile.write(path, quiet, rate)
+    vectors = sounds.embed(sounds.windows(path, RATE_HZ), encoder.towers[AUDIO]).vectors
+    assert len(vectors) == 8
+    mean = vectors.astype(np.float64).mean(axis=0)
+    reference = brute_force(store, mean / np.linalg.norm(mean))
+    tower = encoder.towers[AUDIO]
+    assert isinstance(tower, PitchTower)
+    before = tower.embedded
+    hits = Searcher(store, encoder).by_example(path, Wanted(8))
+    assert_best(hits, reference, 8)
+    assert tower.embedded == before + 8
+    assert _names(hits)[0] == "red.wav"
+    stored = play(files / "stored.wav", ("red", 20), ("blue", 10))
+    put_sound(store, encoder, stored)
+    before = tower.embedded
+    hits = Searcher(store, encoder).by_example(stored, Wanted(20))
+    assert tower.embedded == before
+    assert "stored.wav" not in _names(hits)
+    assert _names(hits)[:2] == ["red.wav", "blue.wav"]
+
+
+def test_sounds_that_cannot_be_examples_say_why(
+    store: Store, encoder: Encoder, files: Path
+) -> None:
+    """The path and the reason, in one line."""
+    put_sound(store, encoder, play(files / "a.wav", ("red", 3)))
+    soundfile.write(files / "silent.wav", np.zeros(9_000), RATE_HZ)
+    soundfile.write(files / "short.wav", np.ones(9), RATE_HZ)
+    (files / "folder.wav").mkdir()
+    (files / "empty.mp3").write_bytes(b"")
+    (files / "junk.m4a").write_bytes(b"junk" * 99)
+    os.mkfifo(files / "pipe.flac")
+    searcher = Searcher(store, encoder)
+    for name, reason in (
+        ("silent.wav", "is silent from start to end"),
+        ("short.wav", "is shorter than 50 ms"),
+        ("folder.wav", "is a folder"),
+        ("empty.mp3", "is empty"),
+        ("junk.m4a", "is not a sound in a format that anyseek knows"),
+        ("pipe.flac", "is a pipe or a device, not a file"),
+        ("gone.wav", "cannot be read: No such file or directory"),
+    ):
+        with pytest.raises(QueryError, match=f"{name} {reason}"):
+            searcher.by_example(files / name, Wanted())
+
+
+def test_each_kind_has_a_ranking_of_its_own(mixed: Store, encoder: Encoder, files: Path) -> None:
+    """`k` of each, one kind after the other, each as if it had been asked for alone."""
+    put_sound(
+        mixed, encoder, *(play(files / f"{one}.wav", (one, 6), ("red", 4)) for one in COLOURS)
+    )
+    searcher = Searcher(mixed, encoder)
+    for k in (1, 3, 8, 100):
+        hits = searcher.by_text("red", Wanted(k, each=True))
+        alone = [searcher.by_text("red", Wanted(k, (one,))) for one in (IMAGE, AUDIO, TEXT)]
+        assert [len(some) for some in alone] == [min(k, 40), min(k, 8), min(k, 12)]
+        rankings = [[hit for hit in hits if hit.modality is one] for one in (IMAGE, AUDIO, TEXT)]
+        assert rankings == alone
+        order = [hit.modality for hit in hits]
+        assert len(order) - 1 == sum(a is b for a, b in itertools.pairwise(order)) + 2
+        merged = searcher.by_text("red", Wanted(k))
+        assert len(merged) == min(k, 60)
+        assert merged == sorted(merged, key=lambda hit: (-hit.relevance, -hit.score, hit.path))
+    least = searcher.by_text("red", Wanted(100, each=True, min_relevance=0.5))
+    assert least == [hit for hit in hits if hit.relevance >= 0.5]
+    two = searcher.by_text("red", Wanted(2, (AUDIO, TEXT), each=True))
+    assert sorted(hit.modality for hit in two) == [AUDIO, AUDIO, TEXT, TEXT]
+    by_example = searcher.by_example(files / "red.wav", Wanted(2, tuple(Modality), each=True))
+    assert sorted(hit.modality for hit in by_example) == [AUDIO] * 2 + [IMAGE] * 2 + [TEXT] * 2
+
+
+def test_spans_say_where_in_a_recording(store: Store, encoder: Encoder, files: Path) -> None:
+    """The stretches that hold the tone, and the best first."""
+    path = play(files / "a.wav", ("blue", 30), ("red", 20), ("blue", 40), ("red", 5), ("blue", 35))
+    put_sound(store, encoder, path)
+    first, second = heard_spans(store, encoder)
+    assert (first.start_s, first.end_s) == (25, 55)  # the windows at its borders are half red
+    assert (second.start_s, second.end_s) == (85, 100)
+    assert first.relevance > second.relevance
+
+
+def test_windows_that_touch_or_overlap_are_one_span(store: Store, encoder: Encoder) -> None:
+    """A gap, however small, parts them; the best window's relevance is the span's."""
+    windows = [
+        (0.0, 10.0, 0.5),
+        (10.0, 20.0, 0.9),
+        (20.1, 30.1, 0.8),
+        (25.0, 35.0, 0.6),
+        (30.0, 40.0, 0.7),
+        (50.0, 60.0, 0.95),
+    ]
+    put_windows(store, encoder, b"/a.wav", windows)
+    spans = heard_spans(store, encoder)
+    assert [(span.start_s, span.end_s) for span in spans] == [(50, 60), (0, 20), (20.1, 40)]
+    for span, cosine in zip(spans, (0.95, 0.9, 0.8), strict=True):
+        assert span.relevance == pytest.approx(_relevance(cosine), abs=2e-3)
+
+
+def test_windows_below_half_the_best_are_no_span(store: Store, encoder: Encoder) -> None:
+    """Half of the relevance, not of the cosine, and of this recording alone."""
+    best = _relevance(0.4)
+    for share, found in ((0.52, 2), (0.48, 1)):
+        name = f"/{share}.wav".encode()
+        windows = [(0.0, 10.0, 0.4), (100.0, 110.0, _cosine(share * best))]
+        put_windows(store, encoder, name, windows)
+        put_windows(store, encoder, b"/other.wav", [(0.0, 10.0, 0.95)])
+        hits = Searcher(store, encoder).by_text("red", Wanted(9))
+        (hit,) = [hit for hit in hits if hit.path == name]
+        assert len(hit.spans) == found
+        assert (hit.spans[0].start_s, hit.spans[0].end_s) == (0, 10)
+
+
+def test_spans_are_at_most_ten(store: Store, encoder: Encoder) -> None:
+    """The ten best of thirty, and of equals the earliest."""
+    windows = [(20.0 * at, 20.0 * at + 10, 0.7 + 0.005 * (at * 7 % 30)) for at in range(30)]
+    put_windows(store, encoder, b"/a.wav", windows)
+    spans = heard_spans(store, encoder)
+    want = sorted(windows, key=lambda window: -window[2])[:10]
+    assert [(span.start_s, span.end_s) for span in spans] == [(a, b) for a, b, _ in want]
+    store.write(Batch(removed=[1]), store.spaces()[0])
+    put_windows(store, encoder, b"/b.wav", [(20.0 * at, 20.0 * at + 10, 0.8) for at in range(30)])
+    spans = heard_spans(store, encoder)
+    assert [span.start_s for span in spans] == [20.0 * at for at in range(10)]
+
+
+def test_the_best_span_is_first_where_all_are_wholly_relevant(
+    store: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A steep calibration gives the best and the second best the same relevance, 1."""
+    monkeypatch.setattr(search, "UNFITTED", Calibration(200, -20))
+    windows = [(20.0 * at, 20.0 * at + 10, cos) for at, cos in enumerate((0.7, 0.8, 0.95, 0.9))]
+    put_windows(store, encoder, b"/a.wav", windows)
+    assert [span.start_s for span in heard_spans(store, encoder)] == [40, 60, 20, 0]
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 0.99)), min_size=1, max_size=40))
+def test_spans_are_the_good_moments(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, float]]
+) -> None:
+    """Second by second: a moment is in a span if, and only if, a good window has it."""
+    starts = np.cumsum([5 + 20 * gap for gap, _ in steps])
+    windows = [
+        (float(start), float(start) + 10, cosine)
+        for start, (_, cosine) in zip(starts, steps, strict=True)
+    ]
+    encoder = colour_encoder()
+    with Store(tmp_path_factory.mktemp("spans") / "i.db", write=True) as store:
+        put_windows(store, encoder, b"/a.wav", windows)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(search, "MAX_SPANS", 99)
+            spans = heard_spans(store, encoder)
+        rows = run_sql(store.path, "SELECT vector FROM vectors ORDER BY id")
+    cosines = [
+        float(np.frombuffer(row, "<f2").astype(np.float64) @ words("red")) for (row,) in rows
+    ]
+    limit = max(map(_relevance, cosines)) / 2
+    assume(all(abs(_relevance(cosine) - limit) > 1e-4 for cosine in cosines))
+    good: set[int] = set()
+    for (start, end, _), cosine in zip(windows, cosines, strict=True):
+        if _relevance(cosine) > limit:
+            good.update(range(int(start), int(end)))
+    found = [moment for span in spans for moment in range(int(span.start_s), int(span.end_s))]
+    assert sorted(found) == sorted(good)
+    for span in spans:
+        inside = [
+            _relevance(cosine)
+            for (start, end, _), cosine in zip(windows, cosines, strict=True)
+            if span.start_s <= start and end <= span.end_s
+        ]
+        assert span.relevance == pytest.approx(max(inside), abs=1e-4)
+        assert span.start_s - 1 not in good
+
+
+def test_pictures_and_texts_have_no_spans(mixed: Store, encoder: Encoder) -> None:
+    """They lie in no time."""
+    hits = Searcher(mixed, encoder).by_text("red", Wanted(100))
+    assert len(hits) == 52
+    assert all(hit.spans == () for hit in hits)

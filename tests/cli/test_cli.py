@@ -7,6 +7,7 @@ tests' own, which saves the start.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import pty
@@ -24,10 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from cli.app import main
+from retrieval.models import model
+from retrieval.types import Modality
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLES = ROOT / "data" / "samples"
@@ -599,3 +604,112 @@ def test_terminal_shows_progress(anyseek: Anyseek, tmp_path: Path) -> None:
     assert "indexing" in shown
     assert "/8" in shown
     assert "8 added, 0 updated, " in shown.splitlines()[-1]
+
+
+# ---- sounds ------------------------------------------------------------------------------------
+
+needs_sounds = pytest.mark.skipif(
+    Modality.AUDIO not in model().modalities, reason="the bundled model knows no sounds yet"
+)
+
+
+def warble(path: Path, *seconds: float) -> Path:
+    """Writes stretches of a tone that swells and ebbs, with silence between them."""
+    rate = 16_000
+    rows = []
+    for at, length in enumerate(seconds):
+        time_s = np.arange(round(length * rate)) / rate
+        swell = np.sin(2 * np.pi * 3 * time_s) ** 2 * (at % 2 == 0)
+        rows.append(0.3 * swell * np.sin(2 * np.pi * 1_200 * time_s))
+    soundfile.write(path, np.concatenate(rows), rate)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sounding(tmp_path_factory: pytest.TempPathFactory) -> Anyseek:
+    """Gives the command with an index of two photographs, a text and three sounds."""
+    command = Anyseek(tmp_path_factory.mktemp("sounding").resolve())
+    command.photos.mkdir()
+    for name in PHOTOS[:2]:
+        shutil.copy(SAMPLES / "photos" / name, command.photos)
+    shutil.copy(SAMPLES / "texts" / TEXTS[0], command.photos)
+    warble(command.photos / "short.wav", 3)
+    warble(command.photos / "long.flac", 12, 30, 15)
+    rumble = np.cumsum(np.random.default_rng(0).normal(size=8 * 16_000))
+    soundfile.write(command.photos / "rumble.ogg", 0.5 * rumble / np.abs(rumble).max(), 16_000)
+    soundfile.write(command.photos / "silent.wav", np.zeros(9_000), 8_000)
+    done = command("index", command.photos)
+    assert done.code == 0
+    assert done.out.startswith(b"6 added, 0 updated, 0 renamed, 0 removed, 0 unchanged, 1 failed")
+    assert done.err == (
+        "anyseek: skipped photos/silent.wav: is silent from start to end\n"
+        "anyseek: 4 silent window(s) in 1 sound(s) got no vector, the first in "
+        f"{command.photos}/long.flac at 15-25 s\n"
+    )
+    return command
+
+
+@needs_sounds
+def test_sounds_in_json(sounding: Anyseek) -> None:
+    """Only sounds are asked for, and every hit says where it is heard."""
+    done = sounding("search", "a bird singing", "--in", "audio", "--format", "json")
+    assert (done.code, done.err) == (0, "")
+    hits = [json.loads(line) for line in done.lines]
+    assert {Path(hit["path"]).name for hit in hits} == {"short.wav", "long.flac", "rumble.ogg"}
+    for hit in hits:
+        assert hit["modality"] == "audio"
+        first = hit["spans"][0]
+        assert first["start_s"] <= hit["start_s"] < hit["end_s"] <= first["end_s"]
+        assert first["relevance"] == pytest.approx(hit["relevance"], abs=1e-3)
+        for span in hit["spans"]:
+            assert 0 <= span["start_s"] < span["end_s"] <= 57
+            if hit["path"].endswith("long.flac"):  # no window hears the silence alone
+                assert span["start_s"] < 12 or span["end_s"] > 42
+
+
+@needs_sounds
+def test_every_kind_in_turn(sounding: Anyseek) -> None:
+    """`--in each` gives a ranking of every kind, with what `-k` allows of each."""
+    done = sounding("search", "a bird", "--in", "each", "-k", "2", "--format", "json")
+    assert (done.code, done.err) == (0, "")
+    kinds = [json.loads(line)["modality"] for line in done.lines]
+    assert sorted(kinds) == ["audio", "audio", "image", "image", "text"]
+    assert len([kind for kind, _ in itertools.groupby(kinds)]) == 3
+    table = sounding("search", "a bird", "--in", "each", "-k", "2").lines
+    assert [line.split("\t")[1] for line in table] == kinds
+    heard = [line for line in table if "\taudio\t" in line]
+    assert all(re.search(r"\t\d:\d\d-\d:\d\d", line) for line in heard)
+
+
+@needs_sounds
+def test_like_a_sound(sounding: Anyseek, tmp_path: Path) -> None:
+    """A sound finds sounds without itself, pictures where they are asked for, and all."""
+    own = sounding.photos / "short.wav"
+    assert sounding.found("similar", own) == ["long.flac", "rumble.ogg"]
+    assert sorted(sounding.found("similar", own, "--in", "image")) == sorted(PHOTOS[:2])
+    everything = sounding.found("similar", own, "--in", "each")
+    assert len(everything) == 5
+    assert sorted(sounding.found("similar", own, "--in", "all")) == sorted(everything)
+    photo = sounding.photos / PHOTOS[0]
+    assert len(sounding.found("similar", photo, "--in", "audio")) == 3
+    copy = tmp_path / "copy.mp3"  # whatever it is called
+    shutil.copy(own, copy)
+    assert sounding.found("similar", copy, "-k", "1") == ["short.wav"]
+
+
+def test_sounds_that_cannot_be_examples(anyseek: Anyseek, tmp_path: Path) -> None:
+    """Folders, pipes, silence and junk with a sound's name say what is wrong, on one line."""
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "junk.mp3").write_bytes(b"junk" * 99)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(9_000), 8_000)
+    os.mkfifo(tmp_path / "pipe.wav")
+    known = Modality.AUDIO in model().modalities
+    for name, reason in (
+        ("folder.wav", "is a folder"),
+        ("junk.mp3", "is not a sound in a format that anyseek knows"),
+        ("silent.wav", "is silent from start to end"),
+        ("pipe.wav", "is a pipe or a device, not a file"),
+    ):
+        why = reason if known else "is no kind of file that this index can be searched with"
+        said = failed(anyseek.here("similar", tmp_path / name))
+        assert said.startswith(f"{tmp_path / name} {why}")

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from cli import render
-from indexer.report import Report
+from indexer.report import Report, Silence
 from indexer.scan import Skipped
 from retrieval.index import Device
 from retrieval.models import ModelSpec
-from retrieval.search import Hit
+from retrieval.search import Hit, Span
 from retrieval.store import Space, Summary
 from retrieval.types import WHOLE, Modality, Place
 from tests.fakes import colour_encoder
@@ -366,3 +366,83 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert "indexing" in written
     assert "3/10" in written
+
+
+# ---- sounds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0:00"),
+        (4.4, "0:04"),
+        (7.6, "0:08"),
+        (59.4, "0:59"),
+        (59.6, "1:00"),
+        (65, "1:05"),
+        (600, "10:00"),
+        (3_599.4, "59:59"),
+        (3_599.9, "1:00:00"),
+        (3_723, "1:02:03"),
+        (86_399, "23:59:59"),
+    ],
+)
+def test_clock(seconds: float, shown: str) -> None:
+    """Places in a recording look as players show them, to the nearest second."""
+    assert render._clock(seconds) == shown
+
+
+def recording(*spans: Span) -> Hit:
+    """Makes a hit of a sound."""
+    place = Place(start_s=spans[0].start_s, end_s=spans[0].start_s + 10)
+    return Hit(b"/a/b.wav", Modality.AUDIO, 0.25, spans[0].relevance, place, "colours-1", spans)
+
+
+SPANS = (
+    Span(65.0, 80.0, 0.98765),
+    Span(0.0, 10.0, 0.8),
+    Span(3_600.0, 3_723.25, 0.7),
+    Span(20.0, 30.0, 0.6),
+)
+
+
+def test_json_of_a_sound(write: Write) -> None:
+    """The best window, and every span with its relevance, the best first."""
+    found = json.loads(write([recording(*SPANS)], "json"))
+    assert [found[key] for key in KEYS] == ["/a/b.wav", "audio", 0.25, 65.0, 75.0, "colours-1"]
+    assert found["spans"] == [
+        {"start_s": 65.0, "end_s": 80.0, "relevance": 0.9877},
+        {"start_s": 0.0, "end_s": 10.0, "relevance": 0.8},
+        {"start_s": 3600.0, "end_s": 3723.25, "relevance": 0.7},
+        {"start_s": 20.0, "end_s": 30.0, "relevance": 0.6},
+    ]
+    assert (found["page"], found["line"], found["text"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_spans_in_a_table(write: Write, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Three are shown, the best first, and a sign that there are more."""
+    want = ", ".join(["1:05-1:20", "0:00-0:10", "1:00:00-1:02:03"][:count])
+    want += ", …" if count == 4 else ""
+    hits = [recording(*SPANS[:count])]
+    assert write(hits, "table").decode() == f"0.99\taudio\t/a/b.wav\t{want}\n"
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = write(hits, "table", terminal=True).decode()
+    assert "where" in shown.splitlines()[0]
+    assert want in shown
+
+
+def test_silence_in_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """What got no vector is remarked on stderr, in one line, whatever the name."""
+    silence = Silence()
+    assert silence.remarks() == []
+    silence.add(b"/a/x.wav", ())
+    assert silence.remarks() == []
+    silence.add(b"/a/\n.wav", [Place(start_s=10.0, end_s=20.0), Place(start_s=15.0, end_s=25.0)])
+    silence.add(b"/a/z.wav", [Place(start_s=0.0, end_s=10.0)])
+    render.report(Report(added=2, remarks=silence.remarks()))
+    assert capsys.readouterr().err == (
+        "anyseek: 3 silent window(s) in 2 sound(s) got no vector, the first in /a/\\n.wav "
+        "at 10-20 s\n"
+    )

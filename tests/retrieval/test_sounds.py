@@ -899,8 +899,10 @@ def test_midi_dumps_are_no_sounds(tmp_path: Path, capfd: pytest.CaptureFixture[s
     """The library would write about a damaged one on stdout, where results go."""
     path = save(tmp_path / "a.wav", tone(440, 0.5), RATE, "PCM_16", "SDS")
     data = path.read_bytes()
-    path.write_bytes(data[:500] + b"\x55" + data[501:])
-    assert refused(path).startswith(UNKNOWN)
+    for name in ("a.wav", "a.m4a"):
+        path = tmp_path / name
+        path.write_bytes(data[:500] + b"\x55" + data[501:])
+        assert refused(path).startswith(UNKNOWN)
     assert capfd.readouterr() == ("", "")
 
 

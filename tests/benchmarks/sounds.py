@@ -40,7 +40,6 @@ import soxr
 from numpy.typing import NDArray
 
 from retrieval import sounds
-from retrieval.errors import MediaError
 from retrieval.learn.sound.bundled import left_out_kinds
 from retrieval.learn.sound.card import FOLDS, PHRASES
 from retrieval.learn.sound.clips import Clip, read_esc50
@@ -86,15 +85,11 @@ def distractors() -> list[tuple[str, Samples]]:
     return made
 
 
-def windows(clips: Sequence[Clip]) -> list[Samples]:
-    """Reads each clip's first window, as the indexer does."""
-    read = []
-    for clip in clips:
-        part = next(iter(sounds.windows(clip.path, RATE_HZ)))
-        if part.content is None:
-            raise MediaError(f"{clip.path}: is silent")
-        read.append(part.content)
-    return read
+def windows(clips: Sequence[Clip]) -> tuple[list[Clip], list[Samples]]:
+    """Reads each clip's first window, as the indexer does; leaves out clips that are silent."""
+    pairs = [(clip, next(iter(sounds.windows(clip.path, RATE_HZ))).content) for clip in clips]
+    heard = [(clip, content) for clip, content in pairs if content is not None]
+    return [clip for clip, _ in heard], [content for _, content in heard]
 
 
 def embed(tower: AudioTower, contents: Sequence[Samples]) -> Vectors:
@@ -149,7 +144,7 @@ def measure(esc50: Path, folds: Path, model: Path, *, every: int) -> dict[str, A
     for fold in FOLDS:
         tower = AudioTower(folds / f"fold{fold}" / "audio.onnx")
         own = [clip for clip in clips if clip.fold == fold]
-        contents = windows(own)
+        own, contents = windows(own)
         heard = embed(tower, contents)
         truth = np.array([kinds.index(clip.kind) for clip in own])
         top, precision = classified(heard, asked, truth)
@@ -173,8 +168,9 @@ def measure(esc50: Path, folds: Path, model: Path, *, every: int) -> dict[str, A
     if left_out.exists():
         names = left_out_kinds(clips)
         own = [clip for clip in clips if clip.kind in names]
+        own, read = windows(own)
         truth = np.array([names.index(clip.kind) for clip in own])
-        heard = embed(AudioTower(left_out), windows(own))
+        heard = embed(AudioTower(left_out), read)
         some = prompts(vocabulary, names, text_tower, phrases=PHRASES)
         top, precision = classified(heard, some, truth)
         right = (heard @ some.T).argmax(axis=1) == truth

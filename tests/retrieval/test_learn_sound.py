@@ -27,6 +27,7 @@ class Letters:
     """A text tower that counts letters: texts with the same letters are near."""
 
     side_px = None
+    rate_hz = None
 
     def prepare(self, content: str) -> str:
         return content
@@ -219,10 +220,10 @@ def test_the_teacher_s_bands_equal_kaldi_s_formula() -> None:
     piece = x[320 * frame - 400 : 320 * frame + 400] * window
     power = np.abs(np.fft.fft(np.pad(piece, 112)))[:512] ** 2
 
-    def mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    def mel(hz: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(1127 * np.log(1 + hz / 700))
 
-    place = mel(np.arange(512) * 31.25) / mel(np.array(15_000.0)) * 129
+    place = mel(np.arange(512) * 31.25) / mel(np.array([15_000.0])) * 129
     for band in (0, 20, 127):
         weight = np.clip(1 - np.abs(place - band - 1), 0, None)
         assert got[frame, band] == pytest.approx(float(weight @ power), rel=1e-3)
@@ -345,14 +346,18 @@ def test_a_tiny_folder_becomes_a_tower(tmp_path: Path, monkeypatch: pytest.Monke
     assert tomllib.loads(text)
     source = learning.Source(esc50, teachers(tmp_path / "teachers"), others, tmp_path)
     stages: list[str] = []
-    for out, left in (("fold1", {"leave_fold": 1}), ("classes", {"leave_kinds": True})):
+    runs: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("fold1", {"leave_fold": 1}),
+        ("classes", {"leave_kinds": True}),
+    )
+    for out, left in runs:
         path = learning.learn(
             source,
             tmp_path / out,
             read_recipe(tmp_path / "recipe.toml"),
             work=tmp_path / "work",
             report=lambda stage, done, total: stages.append(stage),
-            **left,  # type: ignore[arg-type]
+            **left,
         )
         vectors = bundled_audio.AudioTower(path).embed(
             [bundled_audio.log_mel(np.resize(wave(440, 5.0), bundled_audio.SAMPLES))]

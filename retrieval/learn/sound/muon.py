@@ -15,8 +15,8 @@ STEPS = 5
 class Muon:
     """Updates matrices, and convolutions taken as matrices, by orthogonal steps.
 
-    Of the trainings tried here it needed about two thirds of the mixtures that AdamW needed for
-    the same losses. See Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
+    In a short trial the loss of the names fell about twice as fast as with AdamW, that of the
+    teacher's features no faster. See Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
     """
 
     def __init__(self, weights: Sequence[Tensor], rate: float) -> None:

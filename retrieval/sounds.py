@@ -48,10 +48,11 @@ MAX_CHANNELS = 64
 BLOCK_SAMPLES = 1 << 18  # decoded at once, over all channels: 1 MB
 LOUDEST = 65_536.0  # floats that hold 16-bit numbers are let through; what is larger is damage
 
-SILENCE = 10 ** (-66 / 20)
-"""A window is silent if no 100 ms of it reach this root mean square: -66 dB of full scale.
+SILENCE = 10 ** (-80 / 20)
+"""A window is silent if no 100 ms of it reach this root mean square: -80 dB of full scale.
 
-The hiss of 16 bits lies near -98 dB, a quiet room through a microphone near -60 dB.
+The hiss of 16 bits lies near -98 dB, a quiet room through a microphone near -60 dB; the softest of
+1,600 clips of ESC-50, crickets, reaches -70 dB.
 """
 
 BATCH_SIZE = 4  # windows embedded at once; fixed, since other batches give other last bits

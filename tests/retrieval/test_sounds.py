@@ -547,8 +547,8 @@ def test_one_step_of_sixteen_bits_is_silence(tmp_path: Path) -> None:
 
 
 def test_the_threshold_of_silence(tmp_path: Path) -> None:
-    """-66 dB of full scale, from both sides, in the loudest tenth of a second."""
-    limit = 10 ** (-66 / 20)
+    """-80 dB of full scale, from both sides, in the loudest tenth of a second."""
+    limit = 10 ** (-80 / 20)
     signs = np.resize([1.0, -1.0], RATE)  # root mean square 1, without offset
     for channels in (1, 2):
         pair = np.repeat(signs[:, None], channels, axis=1)

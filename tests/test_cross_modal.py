@@ -47,6 +47,15 @@ def test_ranks_start_at_one() -> None:
     assert cross_modal.ranks(np.array([[0.1, 0.9, 0.5]], np.float32)).tolist() == [[3, 1, 2]]
 
 
+def test_standard_scores() -> None:
+    """Each row has mean 0 and deviation 1."""
+    scores = np.array([[1, 3, 5], [0, 0, 6]], np.float32)
+    found = cross_modal.standard(scores)
+    assert found.mean(axis=1) == pytest.approx([0, 0], abs=1e-6)
+    assert found.std(axis=1) == pytest.approx([1, 1])
+    assert found[0].tolist() == pytest.approx([-math.sqrt(1.5), 0, math.sqrt(1.5)])
+
+
 def test_names_in_a_list_of_classes() -> None:
     """A row of AudioSet's list may hold several names, and things may stand in the plural."""
     told = cross_modal.heard_in('0,/m/0ch8v,"Bee, wasp, etc."\n1,/m/x,Duck\n2,/m/y,Church bells\n')

@@ -1,21 +1,27 @@
 """Pictures find sounds, and one ranking holds both: what the shared space gives; prints JSON.
 
-    python tests/benchmarks/cross_modal.py pairs --media DIR [--model DIR]
-    python tests/benchmarks/cross_modal.py mixed --media DIR --esc50 DIR --flickr8k DIR
-        --fold N [--model DIR]
+    python tests/benchmarks/cross_modal.py pairs --media DIR [--classes FILE] [--model DIR]
+    python tests/benchmarks/cross_modal.py mixed --esc50 DIR --flickr8k DIR --fold N [--model DIR]
+    python tests/benchmarks/cross_modal.py drawn --media DIR --esc50 DIR --fold N [--model DIR]
 
 ``--media`` is what ``tests/benchmarks/tri_modal.py`` wrote. ``--model`` is a folder with a model,
-the bundled one by default; for ``mixed`` it must be one that was trained without the fold.
+the bundled one by default; for ``mixed`` and ``drawn`` it must be one trained without the fold.
 
 ``pairs``: every sound is looked for with the picture of its thing, and every picture with its
 sound, among all of them. R@5 is the share of queries whose partner is among the first five; chance
 is 5/n. Also for those things alone that AudioSet's ontology names, if ``--classes`` (its list of
 class names) is given: a person could tell them by ear.
 
-``mixed``: 40 queries in words over one list of 200 pictures and 200 sounds. The relevant ones are
-the query's up to five pictures and five sounds of its class; pictures of Flickr8k's split ``dev``
-whose captions hold no word of any query fill up the 200. nDCG@10 has gains 0 and 1, discounts
-log2(rank + 1), and the ideal ranking of the query's own relevant items as its norm.
+``mixed``: 40 queries in words (``EVERYDAY``) over one list of 200 photographs of Flickr8k's split
+``dev`` and 200 clips of the fold. A photograph is relevant if two of its five captions hold a word
+of the query's pattern, a clip if its class is one of the query's. Of every pattern the first five
+photographs by name are taken, and others without a word of any pattern fill up the 200.
+
+``drawn``: 40 class names of ESC-50 over up to five drawings or photographs of each out of clip art,
+and five clips of each.
+
+nDCG@10 has gains 0 and 1, discounts log2(rank + 1), and the ideal ranking of the query's own
+relevant items as its norm.
 """
 
 from __future__ import annotations
@@ -33,28 +39,28 @@ from numpy.typing import NDArray
 
 from retrieval import media, prompts, sounds
 from retrieval.calibrate import UNFITTED
-from retrieval.learn.data import read_captions
+from retrieval.learn.data import Captioned, read_captions
 from retrieval.models import model
 from retrieval.types import Encoder, Modality, Vectors
 
 Floats = NDArray[np.float32]
-PICTURES = 200
-SOUNDS_EACH = 5
+EACH = 200
 RRF_K = 60
 
 
 def main() -> None:
     """Measures what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("pairs", "mixed"))
-    parser.add_argument("--media", type=Path, required=True)
+    parser.add_argument("what", choices=("pairs", "mixed", "drawn"))
+    parser.add_argument("--media", type=Path)
     parser.add_argument("--model")
     parser.add_argument("--classes", type=Path)
     parser.add_argument("--esc50", type=Path)
     parser.add_argument("--flickr8k", type=Path)
     parser.add_argument("--fold", type=int)
     options = parser.parse_args()
-    print(json.dumps(pairs(options) if options.what == "pairs" else mixed(options), indent=2))
+    measures = {"pairs": pairs, "mixed": mixed, "drawn": drawn}
+    print(json.dumps(measures[options.what](options), indent=2))
 
 
 # ---- pictures and their sounds -----------------------------------------------------------------
@@ -106,52 +112,161 @@ def forms(name: str) -> set[str]:
 # ---- one ranking of both -----------------------------------------------------------------------
 
 
+EVERYDAY: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
+    ("dog", "a dog barking", "a puppy"): (r"\bdogs?\b", ("dog",)),
+    ("sea waves", "the ocean", "surf breaking on a beach"): (
+        r"\b(waves?|surf\w*|ocean|sea)\b",
+        ("sea_waves",),
+    ),
+    ("baby", "a crying baby", "an infant"): (r"\b(baby|infant|toddler)\b", ("crying_baby",)),
+    ("footsteps", "someone walking", "hikers on a path"): (r"\b(walk|hik)\w*", ("footsteps",)),
+    ("engine", "a motorcycle engine", "a race car"): (
+        r"\b(motorcycl\w*|motorbikes?|dirt ?bikes?|atv|race ?cars?)\b",
+        ("engine",),
+    ),
+    ("car", "a car honking in traffic"): (r"\b(cars?|traffic|taxi)\b", ("car_horn",)),
+    ("birds", "chirping birds", "a flock of birds"): (
+        r"\b(birds?|seagulls?|ducks?|geese|pigeons?)\b",
+        ("chirping_birds", "crow"),
+    ),
+    ("train", "a train passing by"): (r"\b(trains?|subway|railroad)\b", ("train",)),
+    ("drinking", "someone sipping a drink"): (
+        r"\b(drink\w*|beers?|sip\w*)\b",
+        ("drinking_sipping",),
+    ),
+    ("splashing water", "water pouring", "a fountain"): (
+        r"\b(splash\w*|fountain|sprinklers?|hose|waterfall)\b",
+        ("pouring_water", "water_drops"),
+    ),
+    ("a crowd cheering", "clapping", "an audience applauding"): (
+        r"\b(crowd|audience|clap\w*|cheer\w*|fans)\b",
+        ("clapping",),
+    ),
+    ("fire", "a crackling campfire", "flames"): (
+        r"\b(fire|campfire|flames?|bonfire)\b",
+        ("crackling_fire",),
+    ),
+    ("sleeping", "someone snoring"): (r"\b(sleep\w*|asleep|nap\w*)\b", ("snoring",)),
+    ("cat", "a cat meowing", "a kitten"): (r"\b(cats?|kittens?)\b", ("cat",)),
+    ("rain", "rain falling"): (r"\b(rain\w*|umbrellas?)\b", ("rain",)),
+}
+"""Queries, what a caption of a fitting photograph says, and the classes of fitting sounds.
+
+These are the things that ESC-50 lets hear and at least four photographs of ``dev`` show.
+"""
+
+
 def mixed(options: argparse.Namespace) -> dict[str, Any]:
-    """Compares ways to merge pictures and sounds into one ranking."""
-    spec = model(options.model)
-    encoder = spec.load()
+    """Compares ways to merge photographs and sounds into one ranking."""
+    photographs = everyday_photographs(options.flickr8k)
+    patterns = list(EVERYDAY.values())
+    clips = clips_of(options.esc50, options.fold)
+    heard = {kind for _, kinds in patterns for kind in kinds}
+    first = [one for kind in sorted(heard) for one in clips if one[1] == kind]
+    chosen = [one for kind in sorted(heard) for one in [c for c in first if c[1] == kind][:5]]
+    chosen += [one for one in clips if one[1] not in heard][: EACH - len(chosen)]
+    queries = [query for group in EVERYDAY for query in group]
+    wanted = [about for group, about in EVERYDAY.items() for _ in group]
+    return merged(
+        options,
+        queries,
+        [options.flickr8k / "images" / one.image for one in photographs],
+        [options.esc50 / "audio" / name for name, _ in chosen],
+        np.array([[said(one, pattern) >= 2 for one in photographs] for pattern, _ in wanted]),
+        np.array([[kind in kinds for _, kind in chosen] for _, kinds in wanted]),
+    )
+
+
+def everyday_photographs(flickr8k: Path) -> list[Captioned]:
+    """Takes five photographs of each thing and fills up with others."""
+    dev = sorted(read_captions(flickr8k / "captions.tsv")["dev"], key=lambda one: one.image)
+    chosen: list[Captioned] = []
+    for pattern, _ in EVERYDAY.values():
+        fitting = [one for one in dev if said(one, pattern) >= 2][:5]
+        chosen += [one for one in fitting if one not in chosen]
+    for one in dev:
+        if len(chosen) < EACH and not any(said(one, pattern) for pattern, _ in EVERYDAY.values()):
+            chosen.append(one)
+    return chosen
+
+
+def said(one: Captioned, pattern: str) -> int:
+    """Counts the captions that hold a word."""
+    return sum(bool(re.search(pattern, caption.lower())) for caption in one.captions)
+
+
+def clips_of(esc50: Path, fold: int) -> list[tuple[str, str]]:
+    """Lists a fold's clips that are not silent, with their class, by name."""
+    rows = [row for row in table(esc50 / "esc50.csv") if row["fold"] == str(fold)]
+    named = sorted((row["filename"], row["category"]) for row in rows)
+    return [one for one in named if audible(esc50 / "audio" / one[0])]
+
+
+def audible(path: Path) -> bool:
+    """Tells whether a clip has a vector at all."""
+    return any(part.content is not None for part in sounds.windows(path, 16_000))
+
+
+def drawn(options: argparse.Namespace) -> dict[str, Any]:
+    """Compares the same ways on clip art and the names of classes."""
     rows = table(options.media / "mixed.tsv")
     queries = sorted({row["query"] for row in rows})
-    files: dict[Modality, list[Path]] = {Modality.IMAGE: [], Modality.AUDIO: []}
-    answers: dict[Modality, list[str]] = {Modality.IMAGE: [], Modality.AUDIO: []}
+    pictures = [(row["path"], row["query"]) for row in rows if row["modality"] == "image"]
+    clips: list[tuple[str, str]] = []
     for query in queries:
-        own = [row for row in rows if row["query"] == query]
-        clips = sorted({row["path"] for row in own if row["fold"] == str(options.fold)})
-        drawn = [row["path"] for row in own if row["modality"] == "image"]
-        files[Modality.IMAGE] += [options.media / path for path in drawn]
-        files[Modality.AUDIO] += [options.esc50 / path for path in clips[:SOUNDS_EACH]]
-        answers[Modality.IMAGE] += [query] * len(drawn)
-        answers[Modality.AUDIO] += [query] * len(clips[:SOUNDS_EACH])
-    filling = others(options.flickr8k, queries, PICTURES - len(files[Modality.IMAGE]))
-    files[Modality.IMAGE] += filling
-    answers[Modality.IMAGE] += [""] * len(filling)
+        own = {row["path"] for row in rows if row["query"] == query and row["fold"]}
+        names = sorted(own & {row["path"] for row in rows if row["fold"] == str(options.fold)})
+        clips += [(name, query) for name in names[:5]]
+    return merged(
+        options,
+        queries,
+        [options.media / path for path, _ in pictures],
+        [options.esc50 / path for path, _ in clips],
+        np.array([[about == query for _, about in pictures] for query in queries]),
+        np.array([[about == query for _, about in clips] for query in queries]),
+    )
 
-    vectors = {kind: embedded(encoder, paths) for kind, paths in files.items()}
+
+def merged(
+    options: argparse.Namespace,
+    queries: Sequence[str],
+    pictures: Sequence[Path],
+    recordings: Sequence[Path],
+    seen: NDArray[np.bool_],
+    heard: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Embeds everything, and measures each way to merge.
+
+    Args:
+        options: ``model`` and ``fold`` are read.
+        queries: In words.
+        pictures: Files.
+        recordings: Files.
+        seen: ``(queries, pictures)``, which are relevant.
+        heard: ``(queries, recordings)``, likewise.
+    """
+    spec = model(options.model)
+    encoder = spec.load()
+    vectors = {
+        Modality.IMAGE: embedded(encoder, pictures),
+        Modality.AUDIO: embedded(encoder, recordings),
+    }
     asked = {
         kind: np.concatenate([in_words(query, kind, encoder) for query in queries])
-        for kind in files
+        for kind in vectors
     }
-    truth = np.array(answers[Modality.IMAGE] + answers[Modality.AUDIO])
-    relevant = np.array([truth == query for query in queries])
+    relevant = np.concatenate([seen, heard], axis=1)
+    ways = fusions(asked, vectors, spec.calibrations)
+    alone = {Modality.IMAGE: seen, Modality.AUDIO: heard}
     return {
         "queries": len(queries),
-        "pictures": len(vectors[Modality.IMAGE]),
-        "sounds": len(vectors[Modality.AUDIO]),
+        "pictures": len(pictures),
+        "sounds": len(recordings),
         "fold": options.fold,
-        "ndcg10": {
-            name: round(100 * ndcg(scores, relevant), 1)
-            for name, scores in fusions(asked, vectors, spec.calibrations).items()
-        },
+        "ndcg10": {name: round(100 * ndcg(scores, relevant), 1) for name, scores in ways.items()},
         "ndcg10_alone": {
-            kind.value: round(
-                100
-                * ndcg(
-                    asked[kind] @ vectors[kind].T,
-                    np.array([np.array(answers[kind]) == query for query in queries]),
-                ),
-                1,
-            )
-            for kind in files
+            kind.value: round(100 * ndcg(asked[kind] @ vectors[kind].T, truth), 1)
+            for kind, truth in alone.items()
         },
     }
 
@@ -174,6 +289,9 @@ def fusions(
         "items' means removed": np.concatenate(
             [asked[kind] @ removed(rows, means[kind]).T for kind, rows in vectors.items()], axis=1
         ),
+        "standard scores": np.concatenate(
+            [standard(scores) for scores in cosines.values()], axis=1
+        ),
         "reciprocal ranks": np.concatenate(
             [1 / (RRF_K + ranks(scores)) for scores in cosines.values()], axis=1
         ),
@@ -192,6 +310,12 @@ def ranks(scores: Floats) -> Floats:
     return np.asarray((-scores).argsort(1).argsort(1) + 1, np.float32)
 
 
+def standard(scores: Floats) -> Floats:
+    """Gives by how many deviations a score lies above the mean of its row."""
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    return np.asarray(centred / scores.std(axis=1, keepdims=True), np.float32)
+
+
 def removed(rows: Vectors, mean: Floats) -> Vectors:
     """Subtracts a mean and makes unit rows again."""
     moved = rows - mean
@@ -205,17 +329,6 @@ def ndcg(scores: Floats, relevant: NDArray[np.bool_], k: int = 10) -> float:
     gains = np.take_along_axis(relevant, order, axis=1) @ discounts[: order.shape[1]]
     best = [discounts[: min(k, count)].sum() for count in relevant.sum(1)]
     return float(np.mean(gains / best))
-
-
-def others(flickr8k: Path, queries: Sequence[str], count: int) -> list[Path]:
-    """Gives the first pictures of the split ``dev`` that no query could mean."""
-    words = {word for query in queries for word in re.findall(r"\w+", query.lower())}
-    found = []
-    for one in sorted(read_captions(flickr8k / "captions.tsv")["dev"], key=lambda one: one.image):
-        said = " ".join(one.captions).lower()
-        if not any(re.search(rf"\b{word}s?\b", said) for word in words):
-            found.append(flickr8k / "images" / one.image)
-    return found[:count]
 
 
 # ---- files and words to vectors ----------------------------------------------------------------

@@ -7,6 +7,7 @@ embedded by the training that left it out.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import shutil
 import tomllib
@@ -174,6 +175,8 @@ def write_model(
     for (query, target), pairs in cosines.items():
         matches, others = (np.concatenate(side) for side in zip(*pairs, strict=True))
         a, b = fit_logistic(matches, others)
+        if {query, target} == {"image", "audio"}:  # fitted against all others, see ``_pairs``
+            b -= math.log(AMONG)  # one match among so many
         table["calibration"].setdefault(query, {})[target] = {"a": round(a, 3), "b": round(b, 3)}
     table["name"] = name
     table["audio_preprocessing"] = SOUND_PREPROCESSING

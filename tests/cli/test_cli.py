@@ -358,7 +358,7 @@ def test_models(anyseek: Anyseek) -> None:
     lines = anyseek("models").lines
     names = [line.split()[0] for line in lines]
     assert names[:7] == ["name", "space", "dim", "modalities", "size", "licence", "here"]
-    assert lines[3].split(maxsplit=1)[1] == "image, text"
+    assert lines[3].split(maxsplit=1)[1] == "image, text, audio"
     assert lines[6].split() == ["here", "yes"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import settings
 
 from retrieval.store import ItemRecord
@@ -19,6 +21,15 @@ from retrieval.types import WHOLE, Fingerprint, Modality, Place, Vectors
 # so nothing is judged by its time.
 settings.register_profile("anyseek", deadline=None, derandomize=True, database=None)
 settings.load_profile("anyseek")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Lets Ctrl-C through, to the tests' children too, where they run in the background of a shell.
+
+    Such a shell has its jobs ignore the signal, and children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def unit_rows(rng: np.random.Generator, count: int, dim: int) -> Vectors:

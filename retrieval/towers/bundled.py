@@ -9,7 +9,6 @@ trained on, and what they reach, stands in ``retrieval/weights/README.md``.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 import tomllib
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from retrieval.calibrate import Calibration
 from retrieval.errors import ModelError
 from retrieval.towers import bundled_text
 from retrieval.towers.bundled_audio import AudioTower
+from retrieval.towers.onnx_session import open_session
 from retrieval.towers.use import Use
 from retrieval.types import Encoder, Modality, Tower, Vectors
 
@@ -167,21 +167,7 @@ class ImageTower:
     def _opened(self) -> Any:
         with self._lock:
             if self._session is None:
-                import onnxruntime
-
-                options = onnxruntime.SessionOptions()
-                # The indexer decodes on the same cores: one thread here, several calls at once.
-                options.intra_op_num_threads = 1
-                options.inter_op_num_threads = 1
-                options.log_severity_level = 3
-                try:
-                    self._session = onnxruntime.InferenceSession(
-                        os.fspath(self._weights), options, providers=["CPUExecutionProvider"]
-                    )
-                except Exception as error:  # ONNX Runtime's errors have no common base class
-                    raise ModelError(
-                        f"{self._weights} cannot be read ({error}): reinstall anyseek"
-                    ) from error
+                self._session = open_session(self._weights)
             return self._session
 
 

@@ -8,7 +8,6 @@ Runtime makes a vector of it. What the weights were trained on, and what they re
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import ModelError
+from retrieval.towers.onnx_session import open_session
 from retrieval.types import Vectors
 
 RATE_HZ = 16_000
@@ -156,19 +155,5 @@ class AudioTower:
     def _opened(self) -> Any:
         with self._lock:
             if self._session is None:
-                import onnxruntime
-
-                options = onnxruntime.SessionOptions()
-                # The indexer decodes on the same cores: one thread here, several calls at once.
-                options.intra_op_num_threads = 1
-                options.inter_op_num_threads = 1
-                options.log_severity_level = 3
-                try:
-                    self._session = onnxruntime.InferenceSession(
-                        os.fspath(self._weights), options, providers=["CPUExecutionProvider"]
-                    )
-                except Exception as error:  # ONNX Runtime's errors have no common base class
-                    raise ModelError(
-                        f"{self._weights} cannot be read ({error}): reinstall anyseek"
-                    ) from error
+                self._session = open_session(self._weights)
             return self._session

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from cli import learn
+from cli import learn, prompts
 from retrieval.errors import AnyseekError, QueryError
+from retrieval.prompts import AUTO
 from retrieval.types import Modality
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 
 app.add_typer(learn.app, name="learn")
+app.command("prompts")(prompts.show)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # what a shell gives for Ctrl-C
@@ -190,20 +192,25 @@ def search(
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
     null: NullOption = False,
+    prompt: prompts.NameOption = AUTO,
+    template: prompts.TemplateOption = None,
+    prompt_file: prompts.FileOption = None,
+    weigh: prompts.WeighOption = False,
+    cache: prompts.CacheOption = True,
     index: IndexOption = None,
 ) -> None:
     """Find files by words, in any of sixteen languages."""
-    from retrieval.towers.use import preload
-
-    preload()  # while the imports below take their time
+    asked = prompts.asked(prompt, template or (), prompt_file)
+    kept = prompts.cache_folder() if cache else None
+    prompts.preload(_text(query), _modalities(kind), asked, kept)
     from cli import render
     from retrieval.search import Searcher, Wanted
     from retrieval.store import Store
 
     wanted = Wanted(k, _modalities(kind), _under(under), min_relevance, each=kind is In.EACH)
     with Store(index_path(index)) as store:
-        searcher = Searcher(store)
-        hits = searcher.by_text(_text(query), wanted)
+        searcher = Searcher(store, cache=kept)
+        hits = searcher.by_text(_text(query), wanted, prompt=asked, weighed=weigh)
     render.hits(hits, format, searcher.remarks, null=null)
 
 

@@ -12,11 +12,13 @@ from typing import NoReturn
 
 import numpy as np
 
-from retrieval import prompts
+from retrieval.cache import cached
 from retrieval.calibrate import UNFITTED, Calibration
 from retrieval.errors import IndexMissingError, MediaError, ModelError, QueryError
 from retrieval.index import VectorIndex
 from retrieval.models import ModelSpec, model
+from retrieval.phrasing import POOL, Phrased, phrase, weigh
+from retrieval.prompts import PromptSet, fitting
 from retrieval.store import Found, Space, Store
 from retrieval.types import Encoder, Modality, Place, Vectors
 
@@ -95,12 +97,15 @@ class Wanted:
 class Searcher:
     """Answers queries from one index, in its default space."""
 
-    def __init__(self, store: Store, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self, store: Store, encoder: Encoder | None = None, *, cache: Path | None = None
+    ) -> None:
         """Looks up the index's model; its weights are read only when a query needs them.
 
         Args:
             store: An index, opened for reading.
             encoder: Used instead of the model that the index names, if it has the same space.
+            cache: Folder where the vectors of texts are kept for the next time; none by default.
 
         Raises:
             IndexMissingError: If nothing has been indexed yet.
@@ -119,32 +124,68 @@ class Searcher:
                 (space for space in store.spaces() if space.name == encoder.space), None
             ) or _no_space(store)
             self.encoder = encoder
+        if cache is not None:
+            self.encoder = cached(self.encoder, cache)
 
     def by_text(
-        self, query: str, wanted: Wanted, *, prompt: prompts.PromptSet | None = None
+        self,
+        query: str,
+        wanted: Wanted,
+        *,
+        prompt: PromptSet | None = None,
+        weighed: bool = False,
     ) -> list[Hit]:
         """Finds items by words.
 
         Args:
             query: In any language that the model knows.
             wanted: Which hits.
-            prompt: Templates; by default they are chosen from the query and the modality.
+            prompt: Templates for the modalities that they are meant for; elsewhere, and by
+                default, they are chosen from the query and the modality.
+            weighed: Whether templates count by what they find in this index; see ``weigh``.
 
         Returns:
             Hits, best first.
 
         Raises:
-            QueryError: If there is nothing to look for in the query.
+            QueryError: If there is nothing to look for in the query, or the prompt set is for none
+                of the modalities wanted.
         """
+        phrased = self.phrased(query, wanted, prompt=prompt, weighed=weighed)
+        vectors = {target: one.vector for target, one in phrased.items()}
+        return self._ranked(vectors, Modality.TEXT, wanted)
+
+    def phrased(
+        self,
+        query: str,
+        wanted: Wanted,
+        *,
+        prompt: PromptSet | None = None,
+        weighed: bool = False,
+    ) -> dict[Modality, Phrased]:
+        """Gives a query's renderings for each modality searched; arguments as of ``by_text``."""
         words = " ".join(query.split())
         if not any(character.isprintable() and not character.isspace() for character in words):
             raise QueryError("the query is empty; say in words what you are looking for")
+        if (
+            prompt is not None
+            and wanted.modalities
+            and not {*wanted.modalities} & {*prompt.modalities}
+        ):
+            kinds = ", ".join(prompt.modalities)
+            raise QueryError(
+                f"the prompt set {prompt.name!r} is for {kinds}; search there, or take another set"
+            )
         tower = self.encoder.towers[Modality.TEXT]
-        vectors = {
-            target: prompts.embed(words, prompt or prompts.choose(words, target), tower)
+        phrased = {
+            target: phrase(words, fitting(words, target, prompt), tower)
             for target in self._targets(wanted)
         }
-        return self._ranked(vectors, Modality.TEXT, wanted)
+        if weighed:
+            for target, one in phrased.items():
+                pool = self._store.sample(self._space, target, POOL)
+                phrased[target] = weigh(one, pool.astype(np.float32))
+        return phrased
 
     def by_example(self, path: Path, wanted: Wanted) -> list[Hit]:
         """Finds items like a file, which need not be indexed; its own entry is left out.

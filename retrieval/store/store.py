@@ -217,6 +217,22 @@ class Store:
         joined = b"".join(row[1] for row in rows)
         return ids, np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
 
+    def sample(self, space: Space, modality: Modality, count: int) -> NDArray[np.float16]:
+        """Gives about ``count`` vectors ``(n, dim)`` from all over the index, always the same.
+
+        Every n-th would do, if kinds of files did not take turns; so ids are scattered first
+        (Knuth's multiplicative hash, The Art of Computer Programming, volume 3, section 6.4).
+        """
+        step = max(1, self.count_vectors(space, modality) // count)
+        scattered = (vectors_table.c.id * 2_654_435_761 % 2**32).bitwise_rshift(16)
+        rows = self._rows(
+            select(vectors_table.c.vector).where(
+                _kind(vectors_table, space, modality), scattered % step == 0
+            )
+        )
+        joined = b"".join(row[0] for row in rows)
+        return np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
+
     def count_vectors(self, space: Space, modality: Modality, *, first: int = 1) -> int:
         """Counts the vectors of a space and modality from an id on."""
         (row,) = self._rows(

@@ -37,10 +37,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval import media, prompts, sounds
+from retrieval import media, sounds
 from retrieval.calibrate import UNFITTED
 from retrieval.learn.data import Captioned, read_captions
 from retrieval.models import model
+from retrieval.phrasing import phrase
+from retrieval.prompts import choose
 from retrieval.types import Encoder, Modality, Vectors
 
 Floats = NDArray[np.float32]
@@ -353,7 +355,7 @@ def embedded(encoder: Encoder, paths: Sequence[Path]) -> Vectors:
 
 def in_words(query: str, target: Modality, encoder: Encoder) -> Vectors:
     """Embeds a query as searching does."""
-    return prompts.embed(query, prompts.choose(query, target), encoder.towers[Modality.TEXT])
+    return phrase(query, choose(query, target), encoder.towers[Modality.TEXT]).vector
 
 
 def table(path: Path) -> list[dict[str, str]]:

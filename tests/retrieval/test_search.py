@@ -22,7 +22,8 @@ from retrieval.calibrate import UNFITTED, Calibration
 from retrieval.errors import IndexMissingError, ModelError, QueryError
 from retrieval.index import folder_of, seal
 from retrieval.models import ModelSpec
-from retrieval.prompts import PromptSet
+from retrieval.phrasing import weigh
+from retrieval.prompts import PromptSet, bundled
 from retrieval.search import Hit, Searcher, Span, Wanted, usable_space
 from retrieval.store import Batch, ItemRecord, Store
 from retrieval.types import Encoder, Fingerprint, Modality, Place
@@ -282,6 +283,51 @@ def test_templates_are_chosen_by_target_or_given(
     before = tower.embedded
     searcher.by_text("red", Wanted(1))
     assert tower.embedded - before == 7 + 1  # seven templates for pictures, one for texts
+
+
+def test_a_set_is_for_its_modalities(mixed: Store, encoder: Encoder) -> None:
+    """Elsewhere the query chooses; where it is for nothing that is wanted, that is an error."""
+    blue = PromptSet("blue", "", ("{query} and blue",), (TEXT,))
+    searcher = Searcher(mixed, encoder)
+    phrased = searcher.phrased("red", Wanted(), prompt=blue)
+    assert phrased[TEXT].templates == ("red and blue",)
+    assert phrased[IMAGE].templates == tuple(bundled()["photo"].render("red"))
+    with pytest.raises(QueryError, match="the prompt set 'blue' is for text; search there, or"):
+        searcher.by_text("red", Wanted(1, (IMAGE,)), prompt=blue)
+
+
+def test_templates_are_weighed_by_the_index(mixed: Store, encoder: Encoder) -> None:
+    """With its own vectors as the pool, for each modality apart."""
+    prompt = PromptSet("t", "", ("{query}", "blue {query}", "white white {query}"))
+    searcher = Searcher(mixed, encoder)
+    (space,) = mixed.spaces()
+    before = searcher.phrased("red", Wanted(), prompt=prompt)
+    phrased = searcher.phrased("red", Wanted(), prompt=prompt, weighed=True)
+    assert {IMAGE, TEXT} <= set(phrased)
+    for target, got in phrased.items():
+        _, pool = mixed.vectors(space, target)
+        want = weigh(before[target], pool.astype(np.float32))
+        np.testing.assert_allclose(got.weights, want.weights, rtol=1e-5)
+        assert got.templates == ("red", "blue red", "white white red")
+    hits = searcher.by_text("red", Wanted(1, (TEXT,)), prompt=prompt, weighed=True)
+    row = mixed.vectors(space, TEXT)[1].astype(np.float32)
+    best = float((row @ phrased[TEXT].vector[0]).max())
+    assert hits[0].score == pytest.approx(min(best, 1), abs=CLOSE)
+
+
+def test_words_are_kept_where_a_folder_is_given(
+    mixed: Store, encoder: Encoder, tmp_path: Path
+) -> None:
+    """The second time, and for another searcher, the tower is not asked."""
+    tower = encoder.towers[TEXT]
+    assert isinstance(tower, WordTower)
+    before = tower.embedded
+    first = Searcher(mixed, encoder, cache=tmp_path / "cache").by_text("red", Wanted(20))
+    assert tower.embedded == before + 7 + 1
+    again = Searcher(mixed, encoder, cache=tmp_path / "cache").by_text("red", Wanted(20))
+    assert (again, tower.embedded) == (first, before + 7 + 1)
+    Searcher(mixed, encoder).by_text("red", Wanted(20))
+    assert tower.embedded == before + 2 * (7 + 1)
 
 
 def test_white_space_in_a_query_does_not_matter(

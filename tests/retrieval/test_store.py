@@ -168,6 +168,32 @@ def test_slices_of_the_vectors_are_the_slices_of_the_matrix(store: Store, space:
     assert store.modalities(Space(9, "", "", 1)) == ()
 
 
+@pytest.mark.parametrize("count", [1, 7, 50, 600, 2_000])
+def test_a_sample_is_spread_and_always_the_same(store: Store, space: Space, count: int) -> None:
+    """Of a kind whose files take turns with another's, about so many, all over, no row twice."""
+    rng = np.random.default_rng(0)
+    records = [
+        make_record(
+            str(number).encode(),
+            unit_rows(rng, 1, DIM),
+            modality=IMAGE if number % 4 == 0 else TEXT,
+        )
+        for number in range(4 * 600)
+    ]
+    store.write(Batch(records=records), space)
+    rows = store.sample(space, IMAGE, count)
+    _, every = store.vectors(space, IMAGE)
+    places = [np.flatnonzero((every == row).all(axis=1)).tolist() for row in rows]
+    (at,) = np.array(places).T
+    assert len(set(at.tolist())) == len(rows)
+    assert 0.4 * min(count, 600) <= len(rows) <= max(3, 2.1 * count)
+    if count >= 7:
+        assert at.min() < 600 / 3
+        assert at.max() > 600 * 2 / 3
+    np.testing.assert_array_equal(store.sample(space, IMAGE, count), rows)
+    assert store.sample(space, Modality.AUDIO, count).shape == (0, DIM)
+
+
 def test_found_looks_up_any_number_of_ids(
     store: Store, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,7 @@ def condition(rows: Rows, filters: Filters) -> tuple[str, dict[str, Any]]:
         values |= {"after": after.isoformat(), "before": before.isoformat()}
         values |= {"after_ns": nanoseconds(after), "before_ns": nanoseconds(before)}
     if filters.camera is not None:
-        part = filters.camera.casefold().strip()
+        part = " ".join(filters.camera.casefold().split())
         names = [name for name in cameras(rows) if part in name.casefold()]
         terms.append("camera IN (SELECT value FROM json_each(:cameras))")
         values["cameras"] = json.dumps(names)

@@ -5,13 +5,34 @@ from __future__ import annotations
 import io
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import learn, prompts
+from cli.options import (
+    AfterOption,
+    BeforeOption,
+    CameraOption,
+    CountOption,
+    ExtOption,
+    Format,
+    FormatOption,
+    In,
+    IndexOption,
+    MaxDurationOption,
+    MinDurationOption,
+    MinWidthOption,
+    NearOption,
+    NullOption,
+    RelevanceOption,
+    Sort,
+    SortOption,
+    UnderOption,
+    filters_from,
+    in_order,
+)
 from retrieval.errors import AnyseekError, QueryError
 from retrieval.prompts import AUTO
 from retrieval.types import Modality
@@ -29,54 +50,6 @@ app.command("prompts")(prompts.show)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # what a shell gives for Ctrl-C
-
-
-class In(StrEnum):
-    """Which modality to search."""
-
-    IMAGE = "image"
-    TEXT = "text"
-    AUDIO = "audio"
-    ALL = "all"
-    EACH = "each"
-
-
-class Format(StrEnum):
-    """How results are written."""
-
-    TABLE = "table"
-    JSON = "json"
-    PATHS = "paths"
-
-
-IndexOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--index",
-        metavar="FILE",
-        envvar="ANYSEEK_INDEX",
-        help="The index file; the platform's user data folder by default.",
-        show_default=False,
-    ),
-]
-CountOption = Annotated[int, typer.Option("-k", help="How many hits at most.")]
-UnderOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--under", metavar="PATH", help="Only files at or below this path.", show_default=False
-    ),
-]
-FormatOption = Annotated[
-    Format,
-    typer.Option("--format", help="A table, a JSON object per line, or bare paths."),
-]
-RelevanceOption = Annotated[
-    float, typer.Option("--min-relevance", help="Only hits with at least this relevance, 0 to 1.")
-]
-NullOption = Annotated[
-    bool,
-    typer.Option("--null", "-0", help="With --format paths: end paths with NUL, for xargs -0."),
-]
 
 
 def main() -> None:
@@ -189,6 +162,15 @@ def search(
         typer.Option("--in", help="What to search; `each` gives every kind a ranking of its own."),
     ] = In.ALL,
     under: UnderOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    camera: CameraOption = None,
+    near: NearOption = None,
+    min_width: MinWidthOption = None,
+    min_duration: MinDurationOption = None,
+    max_duration: MaxDurationOption = None,
+    ext: ExtOption = None,
+    sort: SortOption = Sort.RELEVANCE,
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
     null: NullOption = False,
@@ -207,10 +189,14 @@ def search(
     from retrieval.search import Searcher, Wanted
     from retrieval.store import Store
 
-    wanted = Wanted(k, _modalities(kind), _under(under), min_relevance, each=kind is In.EACH)
+    filters = filters_from(
+        under, after, before, camera, near, min_width, min_duration, max_duration, ext
+    )
+    wanted = Wanted(k, _modalities(kind), filters, min_relevance, each=kind is In.EACH)
     with Store(index_path(index)) as store:
         searcher = Searcher(store, cache=kept)
-        hits = searcher.by_text(_text(query), wanted, prompt=asked, weighed=weigh)
+        found = searcher.by_text(_text(query), wanted, prompt=asked, weighed=weigh)
+    hits = in_order(found, sort, each=kind is In.EACH)
     render.hits(hits, format, searcher.remarks, null=null)
 
 
@@ -230,6 +216,15 @@ def similar(
         ),
     ] = None,
     under: UnderOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    camera: CameraOption = None,
+    near: NearOption = None,
+    min_width: MinWidthOption = None,
+    min_duration: MinDurationOption = None,
+    max_duration: MaxDurationOption = None,
+    ext: ExtOption = None,
+    sort: SortOption = Sort.RELEVANCE,
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
     null: NullOption = False,
@@ -243,10 +238,14 @@ def similar(
     if not file.exists():
         raise QueryError(f"there is no file at {file}")
     kinds = tuple(Modality) if kind in (In.ALL, In.EACH) else _modalities(kind or In.ALL)
-    wanted = Wanted(k, kinds, _under(under), min_relevance, each=kind is In.EACH)
+    filters = filters_from(
+        under, after, before, camera, near, min_width, min_duration, max_duration, ext
+    )
+    wanted = Wanted(k, kinds, filters, min_relevance, each=kind is In.EACH)
     with Store(index_path(index)) as store:
         searcher = Searcher(store)
-        hits = searcher.by_example(file, wanted)
+        found = searcher.by_example(file, wanted)
+    hits = in_order(found, sort, each=kind is In.EACH)
     render.hits(hits, format, searcher.remarks, null=null)
 
 
@@ -287,7 +286,3 @@ def _modalities(kind: In) -> tuple[Modality, ...]:
 def _text(argument: str) -> str:
     """Gives an argument as text, whatever bytes were typed."""
     return os.fsencode(argument).decode("utf-8", "replace")
-
-
-def _under(path: Path | None) -> bytes | None:
-    return None if path is None else os.fsencode(os.path.realpath(path))

@@ -78,6 +78,7 @@ def hits(found: Sequence[Hit], format: str, remarks: Sequence[str], *, null: boo
 
 
 def _fields(hit: Hit) -> dict[str, object]:
+    details = hit.details
     return {
         "path": os.fsdecode(hit.path),
         "modality": hit.modality.value,
@@ -97,6 +98,14 @@ def _fields(hit: Hit) -> dict[str, object]:
             for span in hit.spans
         ],
         "space": hit.space,
+        "date": None if details.date is None else details.date.isoformat(timespec="seconds"),
+        "taken_at": details.facts.taken_at,
+        "camera": details.facts.camera,
+        "lat": details.facts.lat,
+        "lon": details.facts.lon,
+        "width": details.width,
+        "height": details.height,
+        "duration_s": details.duration_s,
     }
 
 

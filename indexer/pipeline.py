@@ -217,7 +217,7 @@ class _Run:
                 width=job.item.width,
                 height=job.item.height,
                 duration_s=job.duration_s,
-                taken_at=job.item.taken_at,
+                facts=job.item.facts,
             )
         )
         self._silent.add(job.file.path, job.silent)
@@ -232,7 +232,7 @@ class _Run:
             return False
         change = Relocation(twin.id, path, content.fingerprint)
         if job.known is not None and twin.id == job.known.id:
-            self._batch.touched.append(change)
+            self._batch.touched.append(replace(change, facts=job.facts))
             self._report.unchanged += 1
             self._progress.advance(1)
         elif is_gone(twin.path):

@@ -58,7 +58,7 @@ class New:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A file that the index has otherwise, or without vectors in the space in question."""
+    """A file that the index has otherwise, or without vectors in the space or its metadata."""
 
     file: File
     known: Known
@@ -176,7 +176,7 @@ def compare(
         elif item is None or item.path != file.path:
             yield New(file)
         else:
-            same = item.complete and item.fingerprint == file.fingerprint
+            same = item.complete and item.read and item.fingerprint == file.fingerprint
             yield Unchanged(item) if same else Changed(file, item)
             item = next(items, None)
     while item is not None:

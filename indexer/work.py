@@ -15,7 +15,7 @@ from indexer.scan import File, Skipped
 from retrieval import media, sounds
 from retrieval.errors import MediaError
 from retrieval.store import Known
-from retrieval.types import Encoder, Media, Modality, Part, Place, Tower, Vectors
+from retrieval.types import Encoder, Facts, Media, Modality, Part, Place, Tower, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Job:
     content: media.FileContent | None = None
     checked: bool = False  # whether the index was asked for items of the same content
     item: Media | None = None  # without the parts' contents
+    facts: Facts | None = None  # read again, for an item whose content is known
     places: tuple[Place, ...] = ()
     inputs: tuple[Any, ...] = ()
     vectors: Vectors | None = None
@@ -66,7 +67,7 @@ class Worker:
         except MediaError as error:
             return Skipped(job.file.path, str(error))
         if not job.checked and self._may_be_known(content.fingerprint.size):
-            return replace(job, content=content)
+            return replace(job, content=content, facts=self._reread(job, content))
         slim = media.FileContent(b"", content.fingerprint, content.content_hash)
         if tower.rate_hz is not None:
             return self._listen(replace(job, content=slim), tower, tower.rate_hz)
@@ -78,10 +79,16 @@ class Worker:
             job,
             content=slim,
             checked=True,
-            item=Media(item.modality, (), item.width, item.height, taken_at=item.taken_at),
+            item=replace(item, parts=()),
             places=tuple(part.place for part in item.parts),
             inputs=tuple(tower.prepare(part.content) for part in item.parts),
         )
+
+    def _reread(self, job: Job, content: media.FileContent) -> Facts | None:
+        """Reads the metadata of an item that an older anyseek indexed without them."""
+        if job.known is None or job.known.read:
+            return None
+        return media.facts(content.data, job.file.path)
 
     def _listen(self, job: Job, tower: Tower, rate_hz: int) -> Job | Skipped:
         """Decodes and embeds a sound; memory does not depend on its length."""

@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import StorageError
+from retrieval.planner import Decision, choose
+from retrieval.segments import Ids, Mask, Scores, Segment, empty, opened
 from retrieval.store import Seal, Space, Store
 from retrieval.types import Modality
 
@@ -29,9 +31,6 @@ SEGMENT = 131_072  # vectors to a file: sealing one takes at most about 300 MB a
 SEAL_FROM = 4_096  # below this, reading the store is as fast as opening a file
 STALE = 0.1  # a segment is made again when this part of it is removed, or as much came after it
 READ_ROWS = 8_192
-
-Scores = NDArray[np.float32]
-Ids = NDArray[np.int64]
 
 
 def folder_of(index: Path) -> Path:
@@ -50,7 +49,7 @@ class VectorIndex:
             space: Whose vectors.
             modality: Of the parts.
         """
-        self._segments: list[Any] = []
+        self._segments: list[Segment] = []
         self.rebuilt: list[str] = []  # names of files that could not be used
         removed = store.removed(space, modality)
         folder = folder_of(store.path)
@@ -58,7 +57,7 @@ class VectorIndex:
         matrices: list[NDArray[np.float16]] = []
         next_id = 1
         for seal in store.seals(space, modality):
-            segment = _opened(folder / seal.file, seal, space)
+            segment = opened(folder / seal.file, seal, space)
             if segment is None:
                 self.rebuilt.append(seal.file)
                 found, matrix = store.vectors(
@@ -67,15 +66,16 @@ class VectorIndex:
                 ids.append(found)
                 matrices.append(matrix)
                 removed = removed[(removed < seal.first_id) | (removed > seal.last_id)]
-            elif segment.ntotal:
+            elif len(segment):
                 self._segments.append(segment)
             next_id = seal.last_id + 1
         found, matrix = store.vectors(space, modality, first=next_id)
-        self._removed = removed  # those that an opened segment still holds
+        self._alive = [~segment.members(removed) for segment in self._segments]
         self._ids = np.concatenate([*ids, found])
         self._matrix = np.concatenate([*matrices, matrix])
-        sealed = sum(segment.ntotal for segment in self._segments)
-        self.size = sealed - len(self._removed) + len(self._ids)
+        self.size = sum(int(alive.sum()) for alive in self._alive) + len(self._ids)
+        self._chosen: tuple[Ids, list[Mask], Mask] | None = None  # of the last filtered search
+        self.plans: list[Decision] = []  # of the last search, one for each segment
 
     def search(self, query: Scores, k: int, *, only: Ids | None = None) -> tuple[Scores, Ids]:
         """Finds the ``k`` vectors with the highest cosine; exact.
@@ -83,99 +83,61 @@ class VectorIndex:
         Args:
             query: ``(dim,)`` float32 of length 1.
             k: How many; fewer come back only if fewer qualify.
-            only: Ascending vector ids; nothing else qualifies.
+            only: Ascending vector ids; nothing else qualifies. What was worked out for them is kept
+                for the next search with the same array, which must not be changed.
 
         Returns:
             Scores ``(m,)`` float32 descending and vector ids ``(m,)``, ``m <= k``; equal scores in
             ascending order of id.
         """
-        k = min(k, self.size if only is None else len(only))
         if k < 1:  # which FAISS does not take
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        row = np.ascontiguousarray(query, np.float32)[None]
+        query = np.ascontiguousarray(query, np.float32)
+        masks, fresh = (self._alive, None) if only is None else self._masks(only)
         scores: list[Scores] = []
         ids: list[Ids] = []
-        selector = _selector(self._removed, only)
-        for segment in self._segments:
-            found, labels = _search_segment(segment, row, min(k, segment.ntotal), selector)
-            keep = labels[0] >= 0  # FAISS fills up with -1
-            scores.append(found[0][keep])
-            ids.append(labels[0][keep])
-        tail = slice(None) if only is None else np.isin(self._ids, only, assume_unique=True)
-        fresh = self._ids[tail]
-        if len(fresh):
-            scores.append(self._matrix[tail].astype(np.float32) @ row[0])
-            ids.append(fresh)
-        if not ids:
-            return np.empty(0, np.float32), np.empty(0, np.int64)
+        self.plans = []
+        for segment, mask in zip(self._segments, masks, strict=True):
+            self.plans.append(choose(len(mask), int(mask.sum()), k))
+            found, labels = segment.search(query, k, mask, self.plans[-1].plan)
+            scores.append(found)
+            ids.append(labels)
+        rows = self._matrix if fresh is None else self._matrix[fresh]
+        scores.append(rows.astype(np.float32) @ query)
+        ids.append(self._ids if fresh is None else self._ids[fresh])
         return _best(np.concatenate(scores), np.concatenate(ids), k)
+
+    def ids(self) -> Ids:
+        """Lists the ids of all vectors, ascending."""
+        sealed = zip(self._segments, self._alive, strict=True)
+        # the ids of a damaged file, read from the store, may lie between those of others
+        return np.sort(np.concatenate([self._ids, *(one.ids[alive] for one, alive in sealed)]))
+
+    def _masks(self, only: Ids) -> tuple[list[Mask], Mask]:
+        """Tells who qualifies in each segment and in the tail; a search is often asked again."""
+        if self._chosen is None or self._chosen[0] is not only:
+            sealed = zip(self._segments, self._alive, strict=True)
+            masks = [alive & one.members(only) for one, alive in sealed]
+            self._chosen = (only, masks, _contained(self._ids, only))
+        return self._chosen[1:]
+
+
+def _contained(ids: Ids, only: Ids) -> Mask:
+    """Tells which ids are among some that ascend."""
+    if not len(only):
+        return np.zeros(len(ids), np.bool_)
+    at = np.searchsorted(only, ids).clip(max=len(only) - 1)
+    return np.asarray(only[at] == ids)
 
 
 def _best(scores: Scores, ids: Ids, k: int) -> tuple[Scores, Ids]:
+    k = min(k, len(scores))
     if len(scores) > 4 * k:
         threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
         near = scores >= threshold  # keeps all that tie, so that the order below is complete
         scores, ids = scores[near], ids[near]
     order = np.lexsort((ids, -scores))[:k]
     return scores[order], ids[order]
-
-
-def _selector(removed: Ids, only: Ids | None) -> Any:
-    """Makes FAISS's filter, or ``None`` if every id in the segments qualifies."""
-    import faiss
-
-    if only is not None:
-        if len(removed):
-            only = np.setdiff1d(only, removed, assume_unique=True)
-        return faiss.IDSelectorBatch(only)
-    if len(removed):
-        return faiss.IDSelectorNot(faiss.IDSelectorBatch(removed))
-    return None
-
-
-def _search_segment(segment: Any, row: Scores, k: int, selector: Any) -> tuple[Scores, Ids]:
-    if selector is None:
-        found, labels = segment.search(row, k)
-    else:
-        import faiss
-
-        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        found, labels = segment.search(row, k, params=parameters)
-    return found, labels
-
-
-def _opened(path: Path, seal: Seal, space: Space) -> Any | None:
-    """Maps a segment into memory; ``None`` if the file is missing, damaged or another's."""
-    import faiss
-
-    try:
-        # FAISS maps without looking how long the file is, and a short one would end the process
-        if path.stat().st_size != _file_bytes(seal.count, space.dim):
-            return None
-        segment = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except (OSError, RuntimeError):
-        return None
-    if segment.ntotal != seal.count or segment.d != space.dim:
-        return None
-    ids = faiss.vector_to_array(segment.id_map)  # type: ignore[attr-defined]
-    if len(ids) and not seal.first_id <= ids[0] <= ids[-1] <= seal.last_id:
-        return None
-    return segment
-
-
-def _file_bytes(count: int, dim: int) -> int:
-    """Gives the size of a segment's file: a head, float16 vectors, int64 ids."""
-    import faiss
-
-    return len(faiss.serialize_index(_empty(dim))) + count * (2 * dim + 8)
-
-
-def _empty(dim: int) -> Any:
-    import faiss
-
-    return faiss.IndexIDMap(
-        faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    )
 
 
 # ---- sealing -----------------------------------------------------------------------------------
@@ -202,7 +164,7 @@ def seal(store: Store, space: Space, modality: Modality) -> bool:
         gone = np.searchsorted(removed, old.last_id, "right") - np.searchsorted(
             removed, old.first_id
         )
-        if gone > STALE * old.count or _opened(folder / old.file, old, space) is None:
+        if gone > STALE * old.count or opened(folder / old.file, old, space) is None:
             _replace(store, space, modality, old.first_id, old.last_id, [old])
             wrote = True
     while True:
@@ -228,7 +190,7 @@ def _replace(
     replaced: list[Seal],
 ) -> None:
     """Writes one segment over a range of ids, or from ``first`` on as far as a segment goes."""
-    segment = _empty(space.dim)
+    segment = empty(space.dim)
     next_id = first
     bounds = {} if last is None else {"last": last}
     while segment.ntotal < SEGMENT:

@@ -14,21 +14,21 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from retrieval import sounds
 from retrieval.documents import passages
 from retrieval.errors import MediaError
-from retrieval.types import Fingerprint, Media, Modality, Part
+from retrieval.exif import facts_of, orientation_of
+from retrieval.types import NO_FACTS, Facts, Fingerprint, Media, Modality, Part
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif".split()
@@ -48,6 +48,16 @@ Image.MAX_IMAGE_PIXELS = None  # our own limits stand above, and are checked bef
 # Pixels come in blocks of this size. The C library gives blocks of over 32 MB back to the system
 # when they are freed; smaller ones it may keep, for each thread, and a run would use ever more.
 Image.core.set_block_size(64 << 20)  # type: ignore[attr-defined]
+
+TURNS = {  # what EXIF's orientation asks for
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 CHANGED = "changed while it was being read; the next run will take it"
 
@@ -180,6 +190,13 @@ def decode(data: bytes, name: str | bytes, *, side_px: int | None = None) -> Med
 
 
 def _picture(data: bytes, name: str | bytes, side_px: int | None) -> Media:
+    with _opened(data, name) as image:
+        return _picture_from(image, side_px)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str | bytes) -> Iterator[Image.Image]:
+    """Opens a picture; whatever its decoder raises inside becomes a ``MediaError``."""
     suffix = os.path.splitext(os.fsdecode(name))[1].lower()  # noqa: PTH122
     if suffix in HEIF_SUFFIXES or data[4:12] in (b"ftypheic", b"ftypmif1", b"ftypheix"):
         _load_heif()
@@ -187,7 +204,7 @@ def _picture(data: bytes, name: str | bytes, side_px: int | None) -> Media:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is not the reader's business here
             with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                return _picture_from(image, side_px)
+                yield image
     except UnidentifiedImageError:
         raise MediaError("is not a picture in a format that anyseek knows") from None
     except MediaError:
@@ -211,33 +228,64 @@ def _picture(data: bytes, name: str | bytes, side_px: int | None) -> Media:
         raise MediaError(f"is damaged or truncated ({error})") from None
 
 
-def _picture_from(image: Image.Image, side_px: int | None) -> Media:
+def _check_size(image: Image.Image) -> None:
     width, height = image.size
     limit = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
     if width * height > limit:
         raise MediaError(
             f"{width} x {height} pixels are too many (the limit is {limit // 1_000_000} million)"
         )
+
+
+def _picture_from(image: Image.Image, side_px: int | None) -> Media:
+    _check_size(image)
+    width, height = image.size
     scaled = side_px is not None and image.format in ("JPEG", "MPO")
     large = width * height > LARGE_PIXELS and not scaled
     with _one_large_picture if large else contextlib.nullcontext():
-        exif = image.getexif()  # for a PNG this decodes the pixels, since EXIF may follow them
-        taken_at = _taken_at(exif)
+        said = _facts_of(image)
         if side_px is not None and scaled:
             # libjpeg scales by 1/2, 1/4 or 1/8 while it decodes. Twice the wanted side leaves the
             # last halving to the tower's own filter, so that the result hardly differs.
             scale = max(1.0, min(width, height) / (2 * side_px))
             image.draft("RGB", (int(width / scale), int(height / scale)))
         pixels = _shrunk(image, side_px)
+        orientation = orientation_of(image)
         if pixels is not image:
             image.close()  # frees its pixels before the next large picture is let in
-    orientation = exif.get(ExifTags.Base.Orientation, 1)
-    if orientation in range(2, 9):
-        pixels.getexif()[ExifTags.Base.Orientation] = orientation
-        pixels = ImageOps.exif_transpose(pixels)
+    if orientation in TURNS:
+        pixels = pixels.transpose(TURNS[orientation])
     if orientation in (5, 6, 7, 8):
         width, height = height, width
-    return Media(Modality.IMAGE, (Part(pixels),), width, height, taken_at=taken_at)
+    return Media(Modality.IMAGE, (Part(pixels),), width, height, facts=said)
+
+
+def facts(data: bytes, name: str | bytes) -> Facts:
+    """Gives what a picture's metadata say, without decoding more than they need.
+
+    Args:
+        data: The whole file.
+        name: Its name or path.
+
+    Returns:
+        Nothing said, for what is no picture or a damaged one.
+    """
+    if modality_of(name) is not Modality.IMAGE:
+        return NO_FACTS
+    try:
+        with _opened(data, name) as image:
+            _check_size(image)
+            large = image.width * image.height > LARGE_PIXELS and image.format == "PNG"
+            with _one_large_picture if large else contextlib.nullcontext():
+                return _facts_of(image)
+    except MediaError:
+        return NO_FACTS
+
+
+def _facts_of(image: Image.Image) -> Facts:
+    if image.format == "PNG":
+        image.load()  # EXIF may follow the pixels, whose damage must be told
+    return facts_of(image)
 
 
 def _shrunk(image: Image.Image, side_px: int | None) -> Image.Image:
@@ -301,21 +349,6 @@ def _top(image: Image.Image) -> float:
 
 def _finite(image: Image.Image) -> NDArray[np.float32]:
     return np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _taken_at(exif: Image.Exif) -> str | None:
-    """Reads DateTimeOriginal, else DateTime, as ISO 8601; nonsense counts as no date."""
-    values = (
-        exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal),
-        exif.get(ExifTags.Base.DateTime),
-    )
-    for value in values:
-        if isinstance(value, str):
-            try:
-                return datetime.strptime(value.strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
-            except ValueError:
-                continue
-    return None
 
 
 def _formats() -> tuple[str, ...]:

@@ -15,12 +15,15 @@ import numpy as np
 from retrieval.cache import cached
 from retrieval.calibrate import UNFITTED, Calibration
 from retrieval.errors import IndexMissingError, MediaError, ModelError, QueryError
+from retrieval.filters import NO_FILTERS, Filters
 from retrieval.index import VectorIndex
 from retrieval.models import ModelSpec, model
 from retrieval.phrasing import POOL, Phrased, phrase, weigh
 from retrieval.prompts import PromptSet, fitting
-from retrieval.store import Found, Space, Store
+from retrieval.segments import Ids
+from retrieval.store import NO_DETAILS, Details, Found, Space, Store
 from retrieval.types import Encoder, Modality, Place, Vectors
+from retrieval.unmatched import why
 
 SPAN_SHARE = 0.5  # of the best window's relevance
 MAX_SPANS = 10
@@ -53,6 +56,7 @@ class Hit:
         place: Where in the item the best part lies.
         space: Identity of the space.
         spans: Where in a recording the query is answered, best first; the first holds ``place``.
+        details: What is known of the item besides.
     """
 
     path: bytes
@@ -62,6 +66,7 @@ class Hit:
     place: Place
     space: str
     spans: tuple[Span, ...] = ()
+    details: Details = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +76,14 @@ class Wanted:
     Attributes:
         k: At most so many items, at least 1; of each modality where ``each`` is set.
         modalities: Of the items; all that the index has when empty.
-        under: Only items at or under this path, absolute.
+        filters: What the items must be besides.
         min_relevance: Only hits with at least this relevance, 0..1.
         each: One ranking per modality, one after the other, instead of one of all.
     """
 
     k: int = 10
     modalities: tuple[Modality, ...] = ()
-    under: bytes | None = None
+    filters: Filters = NO_FILTERS
     min_relevance: float = 0.0
     each: bool = False
 
@@ -113,6 +118,7 @@ class Searcher:
         """
         self._store = store
         self._indexes: dict[Modality, VectorIndex] = {}
+        self._passing: dict[tuple[Modality, Filters], Ids] = {}
         self._calibrations: Mapping[tuple[Modality, Modality], Calibration] = {}
         self.remarks: list[str] = []
         if encoder is None:
@@ -153,6 +159,7 @@ class Searcher:
         """
         phrased = self.phrased(query, wanted, prompt=prompt, weighed=weighed)
         vectors = {target: one.vector for target, one in phrased.items()}
+        self._remark_on_filters(wanted)
         return self._ranked(vectors, Modality.TEXT, wanted)
 
     def phrased(
@@ -209,6 +216,7 @@ class Searcher:
             vector = self._embedded(path, own)
         if not wanted.modalities:
             wanted = replace(wanted, modalities=(modality,))
+        self._remark_on_filters(wanted)
         vectors = dict.fromkeys(self._targets(wanted), vector)
         return self._ranked(vectors, modality, wanted, without=stored[0] if stored else None)
 
@@ -293,7 +301,8 @@ class Searcher:
     def _hit(self, row: Found, score: float, relevance: float) -> Hit:
         # float16 rows are of length 1 to within 0.0005
         score = min(score, 1.0)
-        return Hit(row.path, row.modality, score, relevance, row.place, self._space.name)
+        name = self._space.name
+        return Hit(row.path, row.modality, score, relevance, row.place, name, details=row.details)
 
     def _spans(self, item_id: int, vector: Vectors, source: Modality) -> tuple[Span, ...]:
         """Merges the windows of a recording that answer at least half as well as its best."""
@@ -322,9 +331,7 @@ class Searcher:
     ) -> list[tuple[float, Found]]:
         """Gives the best part of each of the ``k`` best items of a modality, best first."""
         index = self._index(target)
-        only = None
-        if wanted.under is not None:
-            only = self._store.vector_ids_under(self._space, target, wanted.under)
+        only = self._qualifying(target, wanted.filters)
         available = index.size if only is None else len(only)
         # an item's parts may fill the first places, so look further until k items are found
         reach = wanted.k + (without is not None)
@@ -339,6 +346,26 @@ class Searcher:
             if len(best) >= wanted.k or reach >= available:
                 return list(best.values())[: wanted.k]
             reach *= 4
+
+    def _qualifying(self, target: Modality, filters: Filters) -> Ids | None:
+        """Lists the vectors of a modality that pass, ascending; ``None`` if all do."""
+        if not filters:
+            return None
+        if (target, filters) not in self._passing:
+            without = self._store.share(target, filters) > 0.5
+            # asking for the fewer saves most of the time; the index knows all
+            ids = self._store.vector_ids(self._space, target, filters, without=without)
+            if without:
+                ids = np.setdiff1d(self._index(target).ids(), ids, assume_unique=True)
+            self._passing[target, filters] = ids
+        return self._passing[target, filters]
+
+    def _remark_on_filters(self, wanted: Wanted) -> None:
+        """Says why nothing was found, if it is for the filters."""
+        targets = self._targets(wanted)
+        passing = [self._qualifying(target, wanted.filters) for target in targets]
+        if targets and all(ids is not None and not len(ids) for ids in passing):
+            self.remarks.append(why(self._store, targets, wanted.filters))
 
     def _index(self, modality: Modality) -> VectorIndex:
         if modality not in self._indexes:

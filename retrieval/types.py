@@ -73,6 +73,26 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What a picture's metadata say of how it was taken; ``None`` where they say nothing.
+
+    Attributes:
+        taken_at: Local time in ISO 8601 without a zone (``2024-05-31T18:04:00``).
+        camera: Make and model in one line of printable text.
+        lat: Degrees, north positive, -90..90; there only together with ``lon``.
+        lon: Degrees, east positive, -180..180.
+    """
+
+    taken_at: str | None = None
+    camera: str | None = None
+    lat: float | None = None
+    lon: float | None = None
+
+
+NO_FACTS = Facts()
+
+
+@dataclass(frozen=True, slots=True)
 class Media:
     """A decoded picture or text; sounds are read as a stream instead, see ``retrieval.sounds``.
 
@@ -81,14 +101,14 @@ class Media:
         parts: At least one part, in the order of the file.
         width: Pixels, as shown (after EXIF rotation); ``None`` for texts.
         height: Pixels, as shown.
-        taken_at: Local time from EXIF in ISO 8601 (``2024-05-31T18:04:00``), if there is one.
+        facts: From its metadata.
     """
 
     modality: Modality
     parts: tuple[Part, ...]
     width: int | None = None
     height: int | None = None
-    taken_at: str | None = None
+    facts: Facts = NO_FACTS
 
 
 class Tower(Protocol):

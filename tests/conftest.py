@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from retrieval.store import ItemRecord
-from retrieval.types import WHOLE, Fingerprint, Modality, Place, Vectors
+from retrieval.types import WHOLE, Facts, Fingerprint, Modality, Place, Vectors
 
 # Examples follow from the code alone, so a run that passes once passes again; machines are busy,
 # so nothing is judged by its time.
@@ -53,6 +53,11 @@ def make_record(
     places: Sequence[Place] = (),
     fingerprint: Fingerprint | None = None,
     taken_at: str | None = None,
+    camera: str | None = None,
+    lat: float | None = None,
+    lon: float | None = None,
+    width: int | None = 640,
+    duration_s: float | None = None,
 ) -> ItemRecord:
     """An item for the store; without a content, one that no other path has."""
     return ItemRecord(
@@ -62,9 +67,10 @@ def make_record(
         modality=modality,
         places=tuple(places) or (WHOLE,) * len(vectors),
         vectors=vectors,
-        width=640,
+        width=width,
         height=480,
-        taken_at=taken_at,
+        facts=Facts(taken_at, camera, lat, lon),
+        duration_s=duration_s,
     )
 
 

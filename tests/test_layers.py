@@ -33,13 +33,13 @@ HEAVY = {
     "av",
 }
 ONLY_IN = {
-    "faiss": ("retrieval/index.py",),
+    "faiss": ("retrieval/index.py", "retrieval/segments.py"),
     "sqlalchemy": ("retrieval/store/",),
     "sqlite3": ("retrieval/store/",),
     "soundfile": ("retrieval/sounds.py", "retrieval/learn/"),
     "soxr": ("retrieval/sounds.py", "retrieval/learn/"),
     "av": ("retrieval/sounds.py",),
-    "PIL": ("retrieval/media.py", "retrieval/towers/", "retrieval/learn/"),
+    "PIL": ("retrieval/media.py", "retrieval/exif.py", "retrieval/towers/", "retrieval/learn/"),
     "typer": ("cli/",),
     "rich": ("cli/",),
     "platformdirs": ("cli/", "retrieval/towers/", "retrieval/learn/"),

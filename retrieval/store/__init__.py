@@ -1,7 +1,10 @@
 """The index file. SQLite is the truth; every other file can be rebuilt from it."""
 
 from retrieval.store.records import (
+    NO_DETAILS,
     Batch,
+    Details,
+    Extent,
     Found,
     ItemRecord,
     Known,
@@ -14,7 +17,10 @@ from retrieval.store.records import (
 from retrieval.store.store import Store
 
 __all__ = [
+    "NO_DETAILS",
     "Batch",
+    "Details",
+    "Extent",
     "Found",
     "ItemRecord",
     "Known",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from retrieval.types import Fingerprint, Modality, Place, Vectors
+from retrieval.types import NO_FACTS, Facts, Fingerprint, Modality, Place, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +17,14 @@ class Known:
         path: Absolute path, as the bytes that the file system has.
         fingerprint: As it was when its vectors were made.
         complete: Whether it has vectors in the space asked about.
+        read: Whether its metadata were read as this anyseek reads them.
     """
 
     id: int
     path: bytes
     fingerprint: Fingerprint
     complete: bool
+    read: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class ItemRecord:
         width: Pixels, as shown.
         height: Pixels, as shown.
         duration_s: Seconds, for what has a length in time.
-        taken_at: Local time in ISO 8601.
+        facts: From its metadata.
     """
 
     path: bytes
@@ -50,7 +53,7 @@ class ItemRecord:
     width: int | None = None
     height: int | None = None
     duration_s: float | None = None
-    taken_at: str | None = None
+    facts: Facts = NO_FACTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,13 @@ class Relocation:
         item_id: The item that has it.
         path: Where the content is (too).
         fingerprint: Of the file at ``path``.
+        facts: From its metadata, if they were read again.
     """
 
     item_id: int
     path: bytes
     fingerprint: Fingerprint
+    facts: Facts | None = None
 
 
 @dataclass(slots=True)
@@ -124,6 +129,29 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
+class Details:
+    """What is known of an item besides its content.
+
+    Attributes:
+        date: When it was taken, else last changed, by the clock on the wall; ``None`` if a time
+            of change is none that a calendar has.
+        facts: From its metadata.
+        width: Pixels, as shown.
+        height: Pixels, as shown.
+        duration_s: Seconds, for what has a length in time.
+    """
+
+    date: datetime | None = None
+    facts: Facts = NO_FACTS
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+
+
+NO_DETAILS = Details()
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A vector with what a person wants to know of it."""
 
@@ -132,6 +160,30 @@ class Found:
     path: bytes
     modality: Modality
     place: Place
+    details: Details = NO_DETAILS
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Between what the items of an index lie; ``None`` where none has such a thing.
+
+    Attributes:
+        oldest: Earliest moment of an item, as in ``Details.date``.
+        newest: Latest.
+        cameras: Names, ascending.
+        placed: How many items say where they were taken.
+        width: Of the widest picture, pixels.
+        shortest_s: Of sounds, seconds.
+        longest_s: Of sounds, seconds.
+    """
+
+    oldest: datetime | None
+    newest: datetime | None
+    cameras: tuple[str, ...]
+    placed: int
+    width: int | None
+    shortest_s: float | None
+    longest_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

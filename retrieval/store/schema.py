@@ -20,6 +20,7 @@ from sqlalchemy import (
 from retrieval.errors import NewerIndexError, NotAnIndexError
 
 APPLICATION_ID = 0x616E7973  # "anys", so that `file` and we recognise an index
+FACTS_VERSION = 1  # of what is read from metadata; raise it, and the next run reads them again
 
 tables = MetaData()
 
@@ -37,6 +38,10 @@ items = Table(
     Column("duration_s", Float),
     Column("taken_at", Text),
     Column("indexed_at_s", Integer, nullable=False),
+    Column("camera", Text),
+    Column("lat", Float),
+    Column("lon", Float),
+    Column("facts_version", Integer, nullable=False),
 )
 parts = Table(
     "parts",
@@ -133,7 +138,26 @@ def _first(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)
+def _facts(connection: Connection) -> None:
+    # Pictures that are here already count as unread: the next run reads their metadata, without
+    # embedding them again. Sounds and texts have none.
+    for statement in (
+        "ALTER TABLE items ADD COLUMN camera TEXT",
+        "ALTER TABLE items ADD COLUMN lat REAL",
+        "ALTER TABLE items ADD COLUMN lon REAL",
+        "ALTER TABLE items ADD COLUMN facts_version INTEGER NOT NULL DEFAULT 0",
+        "UPDATE items SET facts_version = 1 WHERE modality <> 'image'",
+        # The modality at the end lets an index answer alone, without its items' rows.
+        """CREATE INDEX items_by_date ON items (taken_at, modality)
+            WHERE taken_at IS NOT NULL""",
+        "CREATE INDEX items_by_change ON items (mtime_ns, modality) WHERE taken_at IS NULL",
+        "CREATE INDEX items_by_camera ON items (camera, modality) WHERE camera IS NOT NULL",
+        "CREATE INDEX items_by_place ON items (lat, lon, modality) WHERE lat IS NOT NULL",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _facts)
 """Append only: entry ``i`` takes a file from ``user_version`` ``i`` to ``i + 1``."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -9,8 +10,8 @@ from typing import TypeVar
 from sqlalchemy import Connection, func, insert, literal, select, text
 
 from retrieval.store.records import Batch, ItemRecord, Relocation, Space
-from retrieval.store.schema import items, parts, vectors
-from retrieval.types import Place
+from retrieval.store.schema import FACTS_VERSION, items, parts, vectors
+from retrieval.types import NO_FACTS, Facts, Place
 
 T = TypeVar("T")
 MAX_VARIABLES = 10_000  # SQLite takes 32,766 values in one statement
@@ -45,13 +46,14 @@ def _set_file(connection: Connection, change: Relocation) -> None:
             path=change.path,
             size=change.fingerprint.size,
             mtime_ns=change.fingerprint.mtime_ns,
+            **({} if change.facts is None else _facts_row(change.facts)),
         )
     )
 
 
 def _copy(connection: Connection, copy: Relocation, now_s: int) -> None:
     connection.execute(items.delete().where(items.c.path == copy.path, items.c.id != copy.item_id))
-    shared = ("modality", "content_hash", "width", "height", "duration_s", "taken_at")
+    shared = ("modality", "content_hash", "width", "height", "duration_s", *_facts_row(NO_FACTS))
     result = connection.execute(
         insert(items).from_select(
             ["path", "size", "mtime_ns", "indexed_at_s", *shared],
@@ -120,7 +122,7 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
     # The same content in another space: the vectors of the other spaces stay.
     for record in kept:
         item_id = old[record.path][2]
-        _set_file(connection, Relocation(item_id, record.path, record.fingerprint))
+        _set_file(connection, Relocation(item_id, record.path, record.fingerprint, record.facts))
         its_parts = select(parts.c.id).where(parts.c.item_id == item_id)
         connection.execute(
             vectors.delete().where(vectors.c.space_id == space.id, vectors.c.part_id.in_(its_parts))
@@ -177,9 +179,13 @@ def _item_row(record: ItemRecord, now_s: int) -> dict[str, object]:
         "width": record.width,
         "height": record.height,
         "duration_s": record.duration_s,
-        "taken_at": record.taken_at,
         "indexed_at_s": now_s,
+        **_facts_row(record.facts),
     }
+
+
+def _facts_row(facts: Facts) -> dict[str, object]:
+    return {**dataclasses.asdict(facts), "facts_version": FACTS_VERSION}
 
 
 def _place_row(place: Place) -> dict[str, object]:

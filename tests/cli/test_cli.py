@@ -28,7 +28,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import soundfile
-from PIL import Image
+from PIL import ExifTags, Image
 
 from cli.app import main
 from retrieval.models import model
@@ -291,6 +291,83 @@ def test_search_filters(anyseek: Anyseek) -> None:
         done = anyseek.here("search", "food", *nothing)
         assert (done.code, done.out) == (0, b"")
         assert done.err == "anyseek: nothing in the index answers this\n"
+
+
+def test_search_by_facts(anyseek: Anyseek, tmp_path: Path) -> None:
+    """Dates, places, cameras, sizes and suffixes choose; JSON tells them; --sort shows by date."""
+    index = ("--index", tmp_path / "i.db")
+    for number in range(1, 4):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Model] = f"Canon {number}"
+        exif[ExifTags.Base.DateTime] = f"202{number}:05:31 18:04:00"
+        gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+        gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLongitudeRef] = "S", "E"
+        gps[ExifTags.GPS.GPSLatitude] = (30.0 + number, 0.0, 0.0)
+        gps[ExifTags.GPS.GPSLongitude] = (151.0, 0.0, 0.0)
+        suffix = "webp" if number == 3 else "jpg"
+        with Image.open(anyseek.photos / PHOTOS[number]) as photo:
+            small = photo.resize((100 * number, 100))
+            small.save(tmp_path / f"{number}.{suffix}", exif=exif)
+    assert anyseek.here("index", tmp_path, *index).code == 0
+
+    def found(*options: str) -> list[str]:
+        return sorted(anyseek.found("search", "an animal", *index, *options))
+
+    every = ["1.jpg", "2.jpg", "3.webp"]
+    for options, want in (
+        (["--after", "2022-05-31T18:04"], every[1:]),
+        (["--before", "2022-05-31T18:04"], every[:1]),
+        (["--after", "2022", "--before", "2023"], every[1:2]),
+        (["--before", "7d", "--after", "2000"], every),
+        (["--camera", "canon"], every),
+        (["--camera", "CANON 3"], every[2:]),
+        (["--near", "-32.5,151,60"], every[1:]),
+        (["--min-width", "200"], every[1:]),
+        (["--ext", ".JPG"], every[:2]),
+        (["--ext", "webp", "--ext", "jpg"], every),
+        (["--camera", "canon", "--min-width", "200", "--ext", "jpg"], every[1:2]),
+    ):
+        assert found(*options) == want, options
+    done = anyseek.here("search", "an animal", *index, "--sort", "date", "--format", "json")
+    hits = [json.loads(line) for line in done.lines]
+    assert [hit["date"] for hit in hits] == [f"202{n}-05-31T18:04:00" for n in (3, 2, 1)]
+    assert [hit["taken_at"] for hit in hits] == [hit["date"] for hit in hits]
+    assert [hit["camera"] for hit in hits] == ["Canon 3", "Canon 2", "Canon 1"]
+    assert [(hit["lat"], hit["lon"]) for hit in hits] == [(-33, 151), (-32, 151), (-31, 151)]
+    assert [(hit["width"], hit["height"]) for hit in hits] == [(300, 100), (200, 100), (100, 100)]
+    assert {hit["duration_s"] for hit in hits} == {None}
+    two = anyseek.found("search", "an animal", *index, "-k", "2")
+    by_date = anyseek.found("search", "an animal", *index, "-k", "2", "--sort", "date")
+    assert by_date == sorted(two, reverse=True)  # the same ones
+    like = ("similar", tmp_path / "1.jpg", *index, "--after", "2023")
+    assert anyseek.found(*like) == ["3.webp"]
+    done = anyseek.here("search", "an animal", *index, "--after", "2031")
+    assert (done.code, done.out) == (0, b"")
+    assert done.err == (
+        "anyseek: no image in the index is from 2031-01-01 or later; the newest is from "
+        "2023-05-31 18:04\nanyseek: nothing in the index answers this\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--after", "soon"], "is no date"),
+        (["--before", "2024-13"], "no such date"),
+        (["--after", "2024", "--before", "2023"], "takes the earlier moment"),
+        (["--near", "1,2"], "is no place"),
+        (["--near", "91,0,1"], "latitude"),
+        (["--camera", " "], "camera's name is empty"),
+        (["--min-width", "0"], "at least 1"),
+        (["--min-duration", "nan"], "above 0"),
+        (["--max-duration", "-1"], "above 0"),
+        (["--ext", ""], "is no suffix"),
+    ],
+)
+def test_filters_that_mean_nothing(anyseek: Anyseek, options: list[str], message: str) -> None:
+    """Each is refused in one line."""
+    assert message in failed(anyseek.here("search", "a cow", *options))
+    assert message in failed(anyseek.here("similar", anyseek.photos / PHOTOS[0], *options))
 
 
 def test_any_number_of_hits(anyseek: Anyseek) -> None:

@@ -26,7 +26,7 @@ from PIL import ExifTags, Image, features
 
 from retrieval import media
 from retrieval.errors import MediaError
-from retrieval.types import WHOLE, Fingerprint, Media, Modality
+from retrieval.types import NO_FACTS, WHOLE, Fingerprint, Media, Modality
 
 HEIF = importlib.util.find_spec("pillow_heif") is not None
 AVIF = features.check("avif")
@@ -98,7 +98,7 @@ def test_lossless_formats_come_back_to_the_pixel(
     picture = smooth(37, 23)
     item = decoded(encoded(picture, format, **options), name)
     np.testing.assert_array_equal(pixels(item), np.asarray(picture))
-    assert (item.width, item.height, item.taken_at) == (37, 23, None)
+    assert (item.width, item.height, item.facts) == (37, 23, NO_FACTS)
 
 
 LOSSY = [
@@ -430,7 +430,7 @@ def test_the_time_comes_from_exif(
     for format, name in (("JPEG", "a.jpg"), ("PNG", "a.png"), ("WEBP", "a.webp")):
         data = encoded(smooth(400, 400), format, exif=exif)
         for side_px in (None, 30):
-            assert decoded(data, name, side_px=side_px).taken_at == want
+            assert decoded(data, name, side_px=side_px).facts.taken_at == want
 
 
 # ---- scaled decoding ---------------------------------------------------------------------------

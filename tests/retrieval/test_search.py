@@ -20,6 +20,7 @@ from retrieval import index as index_module
 from retrieval import media, search, sounds
 from retrieval.calibrate import UNFITTED, Calibration
 from retrieval.errors import IndexMissingError, ModelError, QueryError
+from retrieval.filters import Filters
 from retrieval.index import folder_of, seal
 from retrieval.models import ModelSpec
 from retrieval.phrasing import weigh
@@ -220,7 +221,7 @@ def test_only_items_under_the_path_are_found(
         }
         assert bool(own) == (name not in ("none", "a/3", "A"))
         for k in (1, 5, 100):
-            assert_best(searcher.by_text("red", Wanted(k, under=under)), own, k)
+            assert_best(searcher.by_text("red", Wanted(k, filters=Filters(under=under))), own, k)
 
 
 def test_the_least_relevance_cuts_the_list(mixed: Store, encoder: Encoder) -> None:

@@ -29,6 +29,7 @@ from retrieval.errors import (
     StorageError,
     StoreError,
 )
+from retrieval.filters import Filters
 from retrieval.store import Batch, Relocation, Seal, Space, Store, Twin, engine, schema
 from retrieval.store import store as store_module
 from retrieval.store import writing as writing_module
@@ -107,10 +108,16 @@ def test_everything_of_an_item_comes_back(
         places=places,
         fingerprint=Fingerprint(2**40 + 1, 1_700_000_000_123_456_789),
         taken_at="2024-05-31T18:04:00",
+        camera="Apple iPhone 12",
+        lat=-33.5,
+        lon=151.25,
     )
     store.write(Batch(records=[record]), space)
 
-    ((item, *columns, indexed_at_s),) = run_sql(path, "SELECT * FROM items")
+    ((item, *columns, indexed_at_s, camera, lat, lon, version),) = run_sql(
+        path, "SELECT * FROM items"
+    )
+    assert (camera, lat, lon, version) == ("Apple iPhone 12", -33.5, 151.25, schema.FACTS_VERSION)
     assert columns == [
         *(b"/a/b.txt", "text", 2**40 + 1, 1_700_000_000_123_456_789, content_hash("hello")),
         *(640, 480, None, "2024-05-31T18:04:00"),
@@ -334,7 +341,14 @@ def test_a_copy_takes_parts_and_the_vectors_of_every_space(
             Batch(
                 records=[
                     make_record(
-                        b"/x", rows, content="a", modality=TEXT, places=places, taken_at="2020"
+                        b"/x",
+                        rows,
+                        content="a",
+                        modality=TEXT,
+                        places=places,
+                        taken_at="2020",
+                        camera="X",
+                        lat=1.0,
                     )
                 ]
             ),
@@ -349,8 +363,11 @@ def test_a_copy_takes_parts_and_the_vectors_of_every_space(
     store.write(Batch(copies=copies), space)
     store.write(Batch(removed=[source]), space)
     assert paths_of(store, space) == [b"/new", b"/taken"]
-    columns = "modality, content_hash, width, height, duration_s, taken_at, size, mtime_ns"
-    shared = ("text", content_hash("a"), 640, 480, None, "2020")
+    columns = (
+        "modality, content_hash, width, height, duration_s, taken_at, camera, lat, facts_version,"
+        " size, mtime_ns"
+    )
+    shared = ("text", content_hash("a"), 640, 480, None, "2020", "X", 1.0, schema.FACTS_VERSION)
     assert run_sql(store.path, f"SELECT {columns} FROM items ORDER BY path") == [
         (*shared, 3, 4),
         (*shared, 5, 6),
@@ -687,7 +704,7 @@ def test_known_is_every_path_at_or_under_the_root_in_order(
             below = root if root == b"/" else root + b"/"
             want = sorted(name for name in paths if name == root or name.startswith(below))
             assert paths_of(store, space, root) == want
-            ids = store.vector_ids_under(space, IMAGE, root)
+            ids = store.vector_ids(space, IMAGE, Filters(under=root))
             assert ids.tolist() == sorted(ids.tolist())
             assert sorted(row.path for row in store.found(ids.tolist()).values()) == want
 
@@ -814,8 +831,11 @@ def _fails_half_way(connection: Connection) -> None:
     connection.execute(text("INSERT INTO nowhere VALUES (1)"))
 
 
+TODAY = schema.MIGRATIONS
+
+
 def _migrations(monkeypatch: pytest.MonkeyPatch, *added: Any) -> None:
-    migrations = (*schema.MIGRATIONS[:1], *added)
+    migrations = (*TODAY, *added)
     monkeypatch.setattr(schema, "MIGRATIONS", migrations)
     monkeypatch.setattr(store_module, "MIGRATIONS", migrations)
 
@@ -832,13 +852,13 @@ def test_a_migration_that_fails_half_way_leaves_the_old_index(
         Store(path, write=True)
     assert run_sql(path, "SELECT * FROM sqlite_master") == tables
     assert rows_of(path) == rows
-    assert run_sql(path, "PRAGMA user_version") == [(1,)]
+    assert run_sql(path, "PRAGMA user_version") == [(len(TODAY),)]
     with pytest.raises(IndexMissingError):  # a reader does not migrate
         Store(path)
     _migrations(monkeypatch, _adds_a_table)
     with Store(path, write=True) as migrated:
         assert paths_of(migrated, space) == [b"/a"]
-    assert run_sql(path, "PRAGMA user_version") == [(2,)]
+    assert run_sql(path, "PRAGMA user_version") == [(len(TODAY) + 1,)]
     assert run_sql(path, "SELECT * FROM added") == [(1,)]
     assert rows_of(path)["items"] == rows["items"]
 
@@ -850,7 +870,7 @@ def test_migrations_before_a_failing_one_are_kept(
     _migrations(monkeypatch, _adds_a_table, _fails_half_way)
     with pytest.raises(StoreError):
         Store(path, write=True)
-    assert run_sql(path, "PRAGMA user_version") == [(2,)]
+    assert run_sql(path, "PRAGMA user_version") == [(len(TODAY) + 1,)]
     assert run_sql(path, "SELECT * FROM added") == [(1,)]
     assert run_sql(path, "SELECT value FROM meta WHERE key = 'generation'") == [("0",)]
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import learn
+from cli import concept, learn
 from retrieval.errors import AnyseekError, QueryError
 from retrieval.types import Modality
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(concept.app, name="concept")
 app.add_typer(learn.app, name="learn")
 
 EXIT_ERROR = 1

@@ -2,6 +2,7 @@
 
 from retrieval.store.records import (
     Batch,
+    Concept,
     Found,
     ItemRecord,
     Known,
@@ -15,6 +16,7 @@ from retrieval.store.store import Store
 
 __all__ = [
     "Batch",
+    "Concept",
     "Found",
     "ItemRecord",
     "Known",

@@ -14,9 +14,11 @@ from sqlalchemy import ColumnElement, and_, func, insert, select
 from sqlalchemy.sql import Select
 
 from retrieval.errors import IndexMissingError, StorageError
+from retrieval.store import concepts
 from retrieval.store.engine import named_failures, open_engine
 from retrieval.store.records import (
     Batch,
+    Concept,
     Found,
     Known,
     Seal,
@@ -226,6 +228,36 @@ class Store:
         )
         return int(row[0])
 
+    def sample(self, space: Space, modality: Modality, count: int) -> NDArray[np.float16]:
+        """Gives vectors spread evenly over those of a space and modality, at most ``count``.
+
+        Returns:
+            ``(n, dim)`` as they are stored, ascending by id.
+        """
+        rows = self._rows(
+            select(vectors_table.c.id)
+            .where(_kind(vectors_table, space, modality))
+            .order_by(vectors_table.c.id)
+        )
+        step = max(1, -(-len(rows) // count))
+        chosen = [row[0] for row in rows[::step]]
+        found: list[bytes] = []
+        for start in range(0, len(chosen), MAX_VARIABLES):
+            some = chosen[start : start + MAX_VARIABLES]
+            found += [
+                row[0]
+                for row in self._rows(
+                    select(vectors_table.c.vector)
+                    .where(vectors_table.c.id.in_(some))
+                    .order_by(vectors_table.c.id)
+                )
+            ]
+        return np.frombuffer(b"".join(found), "<f2").reshape(len(found), space.dim)
+
+    def concepts(self, space: Space) -> list[Concept]:
+        """Lists the concepts of a space by name."""
+        return [concepts.concept_of(row) for row in self._rows(concepts.selection(space))]
+
     def seals(self, space: Space, modality: Modality) -> list[Seal]:
         """Lists the derived files that stand for the older vectors, ascending, without overlap."""
         rows = self._rows(
@@ -373,6 +405,16 @@ class Store:
             return
         with named_failures(self.path), self._engine.begin() as connection:
             apply(connection, batch, space)
+
+    def put_concept(self, concept: Concept, space: Space) -> None:
+        """Commits a concept, in place of one of the same name."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            concepts.put(connection, concept, space)
+
+    def remove_concept(self, name: str, space: Space) -> None:
+        """Forgets a concept, if it is there."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            concepts.remove(connection, name, space)
 
     def set_seal(
         self, space: Space, modality: Modality, seal: Seal, replaced: Sequence[Seal]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import learn, prompts
+from cli import concept, learn, prompts
 from cli.options import (
     AfterOption,
     BeforeOption,
@@ -45,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(concept.app, name="concept")
 app.add_typer(learn.app, name="learn")
 app.command("prompts")(prompts.show)
 

@@ -3,6 +3,7 @@
 from retrieval.store.records import (
     NO_DETAILS,
     Batch,
+    Concept,
     Details,
     Extent,
     Found,
@@ -19,6 +20,7 @@ from retrieval.store.store import Store
 __all__ = [
     "NO_DETAILS",
     "Batch",
+    "Concept",
     "Details",
     "Extent",
     "Found",

@@ -213,3 +213,22 @@ class Summary:
     spaces: tuple[Space, ...]
     generation: int
     last_indexed_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A direction that a person taught the index by examples.
+
+    Attributes:
+        name: As ``retrieval.query.concept_name`` gives it.
+        vector: ``(dim,)`` float32 of length 1.
+        positives: Absolute paths of the examples, as they were then.
+        negatives: Absolute paths of what was not meant.
+        created_s: Seconds since 1970.
+    """
+
+    name: str
+    vector: Vectors
+    positives: tuple[bytes, ...]
+    negatives: tuple[bytes, ...]
+    created_s: int

@@ -89,6 +89,16 @@ seals = Table(  # derived files that stand for the vectors of a range of ids
     Column("last_id", Integer, nullable=False),
     Column("count", Integer, nullable=False),
 )
+concepts = Table(  # what a person taught the index; no item's removal touches it
+    "concepts",
+    tables,
+    Column("name", Text, primary_key=True),
+    Column("space_id", ForeignKey("spaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("vector", BLOB, nullable=False),  # dim x float32, little-endian, unit length
+    Column("positives", BLOB, nullable=False),  # paths, joined by NUL
+    Column("negatives", BLOB, nullable=False),
+    Column("created_s", Integer, nullable=False),
+)
 meta = Table(
     "meta",
     tables,
@@ -157,7 +167,19 @@ def _facts(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _facts)
+def _concepts(connection: Connection) -> None:
+    connection.execute(
+        text(
+            """CREATE TABLE concepts (
+            name TEXT NOT NULL,
+            space_id INTEGER NOT NULL REFERENCES spaces (id) ON DELETE CASCADE,
+            vector BLOB NOT NULL, positives BLOB NOT NULL, negatives BLOB NOT NULL,
+            created_s INTEGER NOT NULL, PRIMARY KEY (name, space_id))"""
+        )
+    )
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _facts, _concepts)
 """Append only: entry ``i`` takes a file from ``user_version`` ``i`` to ``i + 1``."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +16,11 @@ from sqlalchemy.sql import Select
 
 from retrieval.errors import IndexMissingError, StorageError
 from retrieval.filters import Filters
-from retrieval.store import selecting
+from retrieval.store import concepts, selecting
 from retrieval.store.engine import named_failures, open_engine
 from retrieval.store.records import (
     Batch,
+    Concept,
     Details,
     Extent,
     Found,
@@ -46,6 +48,7 @@ from retrieval.types import Encoder, Facts, Fingerprint, Modality, Place
 
 LARGEST_ID = 2**63 - 1
 PAGE_ROWS = 10_000  # rows read at a time while a folder is compared: a few MB
+RUN = 8  # neighbours in a sample: files that lie together are often alike
 MAX_VARIABLES = 10_000  # SQLite takes 32,766 values in one statement
 
 
@@ -235,22 +238,6 @@ class Store:
         joined = b"".join(row[1] for row in rows)
         return ids, np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
 
-    def sample(self, space: Space, modality: Modality, count: int) -> NDArray[np.float16]:
-        """Gives about ``count`` vectors ``(n, dim)`` from all over the index, always the same.
-
-        Every n-th would do, if kinds of files did not take turns; so ids are scattered first
-        (Knuth's multiplicative hash, The Art of Computer Programming, volume 3, section 6.4).
-        """
-        step = max(1, self.count_vectors(space, modality) // count)
-        scattered = (vectors_table.c.id * 2_654_435_761 % 2**32).bitwise_rshift(16)
-        rows = self._rows(
-            select(vectors_table.c.vector).where(
-                _kind(vectors_table, space, modality), scattered % step == 0
-            )
-        )
-        joined = b"".join(row[0] for row in rows)
-        return np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
-
     def count_vectors(self, space: Space, modality: Modality, *, first: int = 1) -> int:
         """Counts the vectors of a space and modality from an id on."""
         (row,) = self._rows(
@@ -259,6 +246,51 @@ class Store:
             )
         )
         return int(row[0])
+
+    def sample(self, space: Space, modality: Modality, count: int) -> NDArray[np.float16]:
+        """Gives at most ``count`` vectors ``(n, dim)`` from all over the index, always the same.
+
+        Short runs of neighbours from evenly spread places: each costs one seek in the file, where
+        counting off every n-th row would read the whole list of a million.
+        """
+        kind = _kind(vectors_table, space, modality)
+        ((low,),) = self._rows(select(func.min(vectors_table.c.id)).where(kind))
+        ((high,),) = self._rows(select(func.max(vectors_table.c.id)).where(kind))
+        if low is None or high - low < count:
+            return self.vectors(space, modality)[1]
+        edges = np.linspace(low, high + 1, -(-count // RUN) + 1).astype(np.int64).tolist()
+        found = [
+            row[0]
+            for start, end in itertools.pairwise(edges)
+            for row in self._rows(
+                select(vectors_table.c.vector)
+                .where(kind, vectors_table.c.id >= start, vectors_table.c.id < end)
+                .order_by(vectors_table.c.id)
+                .limit(RUN)
+            )
+        ][:count]
+        return np.frombuffer(b"".join(found), "<f2").reshape(len(found), space.dim)
+
+    def vectors_of(self, vector_ids: NDArray[np.int64], space: Space) -> NDArray[np.float16]:
+        """Gives vectors ``(n, dim)`` by their ids, in the order asked; all must be in the space."""
+        found: dict[int, bytes] = {}
+        wanted = vector_ids.tolist()
+        for start in range(0, len(wanted), MAX_VARIABLES):
+            some = wanted[start : start + MAX_VARIABLES]
+            found.update(
+                (row[0], row[1])
+                for row in self._rows(
+                    select(vectors_table.c.id, vectors_table.c.vector).where(
+                        vectors_table.c.id.in_(some)
+                    )
+                )
+            )
+        joined = b"".join(found[vector_id] for vector_id in wanted)
+        return np.frombuffer(joined, "<f2").reshape(len(wanted), space.dim)
+
+    def concepts(self, space: Space) -> list[Concept]:
+        """Lists the concepts of a space by name."""
+        return [concepts.concept_of(row) for row in self._rows(concepts.selection(space))]
 
     def seals(self, space: Space, modality: Modality) -> list[Seal]:
         """Lists the derived files that stand for the older vectors, ascending, without overlap."""
@@ -426,6 +458,16 @@ class Store:
             return
         with named_failures(self.path), self._engine.begin() as connection:
             apply(connection, batch, space)
+
+    def put_concept(self, concept: Concept, space: Space) -> None:
+        """Commits a concept, in place of one of the same name."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            concepts.put(connection, concept, space)
+
+    def remove_concept(self, name: str, space: Space) -> None:
+        """Forgets a concept, if it is there."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            concepts.remove(connection, name, space)
 
     def set_seal(
         self, space: Space, modality: Modality, seal: Seal, replaced: Sequence[Seal]

@@ -1,0 +1,96 @@
+"""Files given as examples: the vector of each, taken from the index where it has it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.errors import MediaError, QueryError
+from retrieval.store import Space, Store
+from retrieval.types import Encoder, Modality, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A file with its vector.
+
+    Attributes:
+        path: Absolute, as the index has it or would have it.
+        modality: Of the file.
+        vector: ``(1, dim)`` float32, the mean of its parts at length 1.
+    """
+
+    path: bytes
+    modality: Modality
+    vector: Vectors
+
+
+def example(store: Store, space: Space, encoder: Encoder, path: Path) -> Example:
+    """Reads a file that need not be indexed; one that is, and has not changed, is not embedded.
+
+    Args:
+        store: An index.
+        space: Whose vectors are wanted.
+        encoder: Of that space; its weights are read only if something must be embedded.
+        path: A picture, a sound or a text.
+
+    Raises:
+        QueryError: If the file cannot be used.
+    """
+    from retrieval import media  # a search in words needs no decoder
+
+    if not path.exists():
+        raise QueryError(f"there is no file at {path}")
+    own = own_path(store, path)
+    modality = media.modality_of(own)
+    if path.is_dir() or modality is None or modality not in encoder.towers:
+        raise QueryError(f"{path} is no kind of file that this index can be searched with")
+    vector = _stored(store, space, own)
+    return Example(own, modality, _embedded(encoder, modality, path) if vector is None else vector)
+
+
+def own_path(store: Store, path: Path) -> bytes:
+    """Gives the path by which the index knows a file: links to files keep their names."""
+    linked = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 (no loops)
+    real = os.path.realpath(path)
+    if store.item(os.fsencode(linked)) is None and store.item(os.fsencode(real)):
+        return os.fsencode(real)
+    return os.fsencode(linked)
+
+
+def _stored(store: Store, space: Space, own: bytes) -> Vectors | None:
+    """Gives an indexed file's vector, if the file is still what was indexed."""
+    stored = store.item(own)
+    if stored is None:
+        return None
+    try:
+        stat = os.stat(own)  # noqa: PTH116 (bytes)
+    except OSError:
+        return None
+    if (stat.st_size, stat.st_mtime_ns) != (stored[1].size, stored[1].mtime_ns):
+        return None
+    vectors = store.item_vectors(stored[0], space)
+    return _mean(vectors.astype(np.float32)) if len(vectors) else None
+
+
+def _embedded(encoder: Encoder, modality: Modality, path: Path) -> Vectors:
+    from retrieval import media, sounds
+
+    tower = encoder.towers[modality]
+    try:
+        if tower.rate_hz is not None:
+            return _mean(sounds.embed(sounds.windows(path, tower.rate_hz), tower).vectors)
+        data = media.read(path).data
+        item = media.decode(data, os.fsencode(path), side_px=tower.side_px)
+    except MediaError as error:
+        raise QueryError(f"{path} {error}") from error
+    return _mean(tower.embed([tower.prepare(part.content) for part in item.parts]))
+
+
+def _mean(vectors: Vectors) -> Vectors:
+    """Averages unit rows to one unit row ``(1, dim)``."""
+    mean = vectors.mean(axis=0, keepdims=True)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)

@@ -42,7 +42,7 @@ ONLY_IN = {
     "PIL": ("retrieval/media.py", "retrieval/towers/", "retrieval/learn/"),
     "typer": ("cli/",),
     "rich": ("cli/",),
-    "platformdirs": ("cli/", "retrieval/towers/", "retrieval/learn/"),
+    "platformdirs": ("cli/", "retrieval/towers/", "retrieval/learn/", "retrieval/vocabulary/"),
 }
 LEARN = "retrieval/learn/"  # the training program, which nothing else needs
 

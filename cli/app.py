@@ -10,32 +10,9 @@ from typing import Annotated
 
 import typer
 
-from cli import concept, learn, prompts
-from cli.options import (
-    AfterOption,
-    BeforeOption,
-    CameraOption,
-    CountOption,
-    ExtOption,
-    Format,
-    FormatOption,
-    In,
-    IndexOption,
-    MaxDurationOption,
-    MinDurationOption,
-    MinWidthOption,
-    NearOption,
-    NullOption,
-    RelevanceOption,
-    Sort,
-    SortOption,
-    UnderOption,
-    filters_from,
-    in_order,
-)
+from cli import concept, learn, prompts, searching
+from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
-from retrieval.prompts import AUTO
-from retrieval.types import Modality
 
 app = typer.Typer(
     name="anyseek",
@@ -48,6 +25,8 @@ app = typer.Typer(
 app.add_typer(concept.app, name="concept")
 app.add_typer(learn.app, name="learn")
 app.command("prompts")(prompts.show)
+app.command("search")(searching.search)
+app.command("similar")(searching.similar)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # what a shell gives for Ctrl-C
@@ -155,102 +134,6 @@ def index(
 
 
 @app.command()
-def search(
-    query: Annotated[str, typer.Argument(help="What to look for, in words.", show_default=False)],
-    k: CountOption = 10,
-    kind: Annotated[
-        In,
-        typer.Option("--in", help="What to search; `each` gives every kind a ranking of its own."),
-    ] = In.ALL,
-    under: UnderOption = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    camera: CameraOption = None,
-    near: NearOption = None,
-    min_width: MinWidthOption = None,
-    min_duration: MinDurationOption = None,
-    max_duration: MaxDurationOption = None,
-    ext: ExtOption = None,
-    sort: SortOption = Sort.RELEVANCE,
-    format: FormatOption = Format.TABLE,
-    min_relevance: RelevanceOption = 0.0,
-    null: NullOption = False,
-    prompt: prompts.NameOption = AUTO,
-    template: prompts.TemplateOption = None,
-    prompt_file: prompts.FileOption = None,
-    weigh: prompts.WeighOption = False,
-    cache: prompts.CacheOption = True,
-    index: IndexOption = None,
-) -> None:
-    """Find files by words, in any of sixteen languages."""
-    asked = prompts.asked(prompt, template or (), prompt_file)
-    kept = prompts.cache_folder() if cache else None
-    prompts.preload(_text(query), _modalities(kind), asked, kept)
-    from cli import render
-    from retrieval.search import Searcher, Wanted
-    from retrieval.store import Store
-
-    filters = filters_from(
-        under, after, before, camera, near, min_width, min_duration, max_duration, ext
-    )
-    wanted = Wanted(k, _modalities(kind), filters, min_relevance, each=kind is In.EACH)
-    with Store(index_path(index)) as store:
-        searcher = Searcher(store, cache=kept)
-        found = searcher.by_text(_text(query), wanted, prompt=asked, weighed=weigh)
-    hits = in_order(found, sort, each=kind is In.EACH)
-    render.hits(hits, format, searcher.remarks, null=null)
-
-
-@app.command()
-def similar(
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="A picture, a sound or a text.", show_default=False),
-    ],
-    k: CountOption = 10,
-    kind: Annotated[
-        In | None,
-        typer.Option(
-            "--in",
-            help="What to search; the file's own kind by default.",
-            show_default=False,
-        ),
-    ] = None,
-    under: UnderOption = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    camera: CameraOption = None,
-    near: NearOption = None,
-    min_width: MinWidthOption = None,
-    min_duration: MinDurationOption = None,
-    max_duration: MaxDurationOption = None,
-    ext: ExtOption = None,
-    sort: SortOption = Sort.RELEVANCE,
-    format: FormatOption = Format.TABLE,
-    min_relevance: RelevanceOption = 0.0,
-    null: NullOption = False,
-    index: IndexOption = None,
-) -> None:
-    """Find files like FILE, which need not be indexed; FILE itself is left out."""
-    from cli import render
-    from retrieval.search import Searcher, Wanted
-    from retrieval.store import Store
-
-    if not file.exists():
-        raise QueryError(f"there is no file at {file}")
-    kinds = tuple(Modality) if kind in (In.ALL, In.EACH) else _modalities(kind or In.ALL)
-    filters = filters_from(
-        under, after, before, camera, near, min_width, min_duration, max_duration, ext
-    )
-    wanted = Wanted(k, kinds, filters, min_relevance, each=kind is In.EACH)
-    with Store(index_path(index)) as store:
-        searcher = Searcher(store)
-        found = searcher.by_example(file, wanted)
-    hits = in_order(found, sort, each=kind is In.EACH)
-    render.hits(hits, format, searcher.remarks, null=null)
-
-
-@app.command()
 def status(index: IndexOption = None) -> None:
     """Show what the index holds, and how to go on."""
     from cli import render
@@ -269,21 +152,3 @@ def models() -> None:
     from retrieval.models import models as rows
 
     render.models(rows())
-
-
-def index_path(option: Path | None) -> Path:
-    """Gives the index file: the option or environment variable, else the platform's place."""
-    if option is not None:
-        return option.absolute()
-    from platformdirs import user_data_path
-
-    return user_data_path("anyseek", appauthor=False) / "index.db"
-
-
-def _modalities(kind: In) -> tuple[Modality, ...]:
-    return () if kind in (In.ALL, In.EACH) else (Modality(kind.value),)
-
-
-def _text(argument: str) -> str:
-    """Gives an argument as text, whatever bytes were typed."""
-    return os.fsencode(argument).decode("utf-8", "replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,6 +107,18 @@ def add(
     index: IndexOption = None,
 ) -> None:
     """Learn the concept NAME from a few examples: three to ten do well."""
+    learned(name, files, other or (), index=index, force=force)
+
+
+def learned(
+    name: str,
+    files: Sequence[Path],
+    other: Sequence[Path],
+    *,
+    index: Path | None,
+    force: bool = False,
+) -> None:
+    """Makes a concept and stores it."""
     from cli import render
     from indexer.lock import exclusive
     from retrieval.concepts import made
@@ -125,7 +138,7 @@ def add(
             space,
             name,
             [example(store, space, encoder, file) for file in files],
-            [example(store, space, encoder, file) for file in other or ()],
+            [example(store, space, encoder, file) for file in other],
         )
     with (
         exclusive(path, on_wait=lambda: render.remark(f"waiting for another process on {path}")),
@@ -212,7 +225,7 @@ def remove(name: NameArgument, index: IndexOption = None) -> None:
 
 def _existing(option: Path | None) -> Path:
     """Gives the index file, and makes sure that it is there: only `anyseek index` makes one."""
-    from cli.app import index_path
+    from cli.options import index_path
     from retrieval.errors import IndexMissingError
 
     path = index_path(option)

@@ -41,6 +41,14 @@ class Format(StrEnum):
     PATHS = "paths"
 
 
+class Ways(StrEnum):
+    """What negative terms do; see ``retrieval.scoring.Negatives``."""
+
+    SUBTRACT = "subtract"
+    PENALTY = "penalty"
+    DIFFERENCE = "difference"
+
+
 IndexOption = Annotated[
     Path | None,
     typer.Option(
@@ -142,6 +150,66 @@ SortOption = Annotated[
     Sort,
     typer.Option("--sort", help="Show the most relevant hits by relevance, or newest first."),
 ]
+
+AddOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--add",
+        metavar="TERM",
+        help="Look for this too, as + does; may be repeated.",
+        show_default=False,
+    ),
+]
+NotOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--not", metavar="TERM", help="Look away from this, as - does.", show_default=False
+    ),
+]
+NegativesOption = Annotated[
+    Ways, typer.Option("--negatives", help="What - does: move away, lower scores, or drop hits.")
+]
+LikeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--like",
+        metavar="HIT",
+        help="More like this: the number of a hit in the last result (3, 1-4), or a ./file.",
+        show_default=False,
+    ),
+]
+UnlikeOption = Annotated[
+    list[str] | None,
+    typer.Option("--unlike", metavar="HIT", help="Less like this.", show_default=False),
+]
+SaveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--save",
+        metavar="NAME",
+        help="Make a concept <NAME> of what is liked and what is not.",
+        show_default=False,
+    ),
+]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Say below each hit why it is one.")]
+ExplainDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--explain-dir",
+        metavar="DIR",
+        help="The same, with a heat map of each picture as a PNG in this folder.",
+        show_default=False,
+    ),
+]
+
+
+def index_path(option: Path | None) -> Path:
+    """Gives the index file: the option or environment variable, else the platform's place."""
+    if option is not None:
+        return option.absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("anyseek", appauthor=False) / "index.db"
 
 
 def filters_from(

@@ -86,7 +86,7 @@ def cache_folder() -> Path:
 
 
 def preload(
-    query: str, kinds: Sequence[Modality], prompt: PromptSet | None, cache: Path | None
+    queries: Sequence[str], kinds: Sequence[Modality], prompt: PromptSet | None, cache: Path | None
 ) -> None:
     """Starts to load the tokenizer beside the imports to come, unless the cache has the query."""
     from retrieval.towers import use
@@ -96,9 +96,13 @@ def preload(
         from retrieval.models import model
         from retrieval.prompts import fitting
 
-        words = " ".join(query.split())
-        sets = [fitting(words, target, prompt) for target in kinds or Modality]
-        texts = list(dict.fromkeys(text for one in sets for text in one.render(words)))
+        texts = list(
+            dict.fromkeys(
+                fitting(words, target, prompt).render(words)[0]
+                for words in (" ".join(query.split()) for query in queries)
+                for target in kinds or Modality
+            )
+        )
         spec = model()  # which most indexes are made with; a wrong guess costs a tenth of a second
         # one is enough: which kinds the index holds, and so which sets it needs, is not known yet
         if any(row is not None for row in TextCache(cache, spec.space, spec.dim).get(texts)):

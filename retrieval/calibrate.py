@@ -3,33 +3,90 @@
 A raw cosine means nothing to a person: a perfect match of words and picture may have 0.3, and a
 passage of text with little to do with a query 0.5. A logistic map per kind of query and kind of
 target (Platt 1999, "Probabilistic outputs for support vector machines"), fitted once per model,
-makes them comparable.
+makes them comparable. It looks at the cosine, and at how far it stands out from the cosines that
+the same query has with the index as a whole, since queries differ in that.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float32]
+
+FEWEST, MOST = 50, 1_000
+"""Sizes of the indexes that maps are fitted on; others count as the nearer of the two."""
+
+PRIOR_ITEMS = 32
+"""How many items' worth of evidence the model's usual background is: a small index has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """How a query's cosines are spread over an index.
+
+    Attributes:
+        mean: Of the cosines.
+        spread: Their standard deviation, above 0.
+        items: How many vectors the index has.
+    """
+
+    mean: float
+    spread: float
+    items: int
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The map ``relevance = 1 / (1 + exp(-(a * cosine + b)))``, rising with the cosine.
+    """A logistic map from cosines to relevances, rising with the cosine.
+
+    ``relevance = 1 / (1 + exp(-(a * cosine + z * standing + n * log(items) + b)))``, where
+    ``standing`` is by how many standard deviations a cosine lies above the query's mean over the
+    index, and ``items`` the number of vectors there: among more, a chance likeness is likelier.
 
     Attributes:
-        a: Slope, above 0.
+        a: Slope of the cosine.
         b: Offset.
+        z: Slope of the standing.
+        n: Slope of the logarithm of the number of vectors, which is kept within 50 to 1,000.
+        mean: Usual mean of a query's cosines, for indexes too small to tell.
+        spread: Usual standard deviation of them.
     """
 
     a: float
     b: float
+    z: float = 0.0
+    n: float = 0.0
+    mean: float = 0.0
+    spread: float = 0.1
 
-    def relevance(self, cosine: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Maps cosines to relevances in 0..1, element by element."""
-        logit = self.a * cosine.astype(np.float64) + self.b  # float32 would overflow at -88
-        return np.asarray(1.0 / (1.0 + np.exp(-logit)), np.float32)
+    def against(self, background: Background) -> Calibration:
+        """Gives the plain map of cosines that this is for one query and index."""
+        seen = settled(background, self)
+        crowd = math.log(min(max(background.items, FEWEST), MOST))
+        return Calibration(
+            a=self.a + self.z / seen.spread,
+            b=self.b - self.z * seen.mean / seen.spread + self.n * crowd,
+        )
+
+    def logit(self, cosine: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Gives ``a * cosine + b``, element by element; what needs a background is left out."""
+        return np.asarray(self.a * cosine.astype(np.float64) + self.b)  # float32 overflows at -88
+
+    def relevance(self, cosine: NDArray[np.floating]) -> Floats:
+        """Maps cosines to relevances in 0..1, element by element, without a background."""
+        return np.asarray(1.0 / (1.0 + np.exp(-self.logit(cosine))), np.float32)
+
+
+def settled(background: Background, usual: Calibration) -> Background:
+    """Mixes what an index shows with what is usual, which counts as much as 32 items."""
+    total = background.items + PRIOR_ITEMS
+    mean = (background.items * background.mean + PRIOR_ITEMS * usual.mean) / total
+    variance = (background.items * background.spread**2 + PRIOR_ITEMS * usual.spread**2) / total
+    return Background(mean, math.sqrt(variance), background.items)
 
 
 UNFITTED = Calibration(a=10.0, b=-3.0)

@@ -42,11 +42,13 @@ def example(store: Store, space: Space, encoder: Encoder, path: Path) -> Example
     """
     from retrieval import media  # a search in words needs no decoder
 
-    if not path.exists():
+    if not os.path.lexists(path):
         raise QueryError(f"there is no file at {path}")
+    if path.is_dir():
+        raise QueryError(f"{path} is a folder; name a picture, a sound or a text")
     own = own_path(store, path)
     modality = media.modality_of(own)
-    if path.is_dir() or modality is None or modality not in encoder.towers:
+    if modality is None or modality not in encoder.towers:
         raise QueryError(f"{path} is no kind of file that this index can be searched with")
     vector = _stored(store, space, own)
     return Example(own, modality, _embedded(encoder, modality, path) if vector is None else vector)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrieval import sense
 from retrieval.calibrate import Calibration
 from retrieval.errors import ModelError
+from retrieval.sense import Sense
 from retrieval.towers import bundled
 from retrieval.types import Encoder, Modality
 
@@ -27,6 +29,8 @@ class ModelSpec:
         here: Whether it can be loaded without a download.
         calibrations: How its cosines become relevances, by kind of query and of target.
         load: Makes the encoder.
+        confident: Relevance from which on a hit counts as a good match.
+        sense: Gives what tells words from noise, if the model has it.
     """
 
     name: str
@@ -38,6 +42,8 @@ class ModelSpec:
     here: bool
     calibrations: Mapping[tuple[Modality, Modality], Calibration]
     load: Callable[[], Encoder]
+    confident: float = 0.5
+    sense: Callable[[], Sense | None] = lambda: None
 
 
 @functools.cache
@@ -75,5 +81,7 @@ def _towers(folder: Path) -> ModelSpec:
         licence=card.licence,
         here=True,
         calibrations=card.calibrations,
+        confident=card.confident,
+        sense=functools.partial(sense.read, folder / "sense.npz"),
         load=functools.partial(bundled.load, folder),
     )

@@ -1,25 +1,27 @@
-"""From a query to hits: words or an example in, the best items out."""
+"""From a query to hits: what is asked in, the best items out."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
+from retrieval.asking import USUAL, Asker, Manner, Piece
 from retrieval.cache import cached
-from retrieval.calibrate import UNFITTED, Calibration
-from retrieval.errors import IndexMissingError, MediaError, ModelError, QueryError
+from retrieval.errors import IndexMissingError, ModelError, QueryError
 from retrieval.filters import NO_FILTERS, Filters
 from retrieval.index import VectorIndex
 from retrieval.models import ModelSpec, model
-from retrieval.phrasing import POOL, Phrased, phrase, weigh
-from retrieval.prompts import PromptSet, fitting
+from retrieval.prompts import PromptSet
+from retrieval.query import Blend, Kind, Query, Term, terms_of
+from retrieval.scoring import Judged, Scorer, best
 from retrieval.segments import Ids
 from retrieval.store import NO_DETAILS, Details, Found, Space, Store
 from retrieval.types import Encoder, Modality, Place, Vectors
@@ -27,6 +29,7 @@ from retrieval.unmatched import why
 
 SPAN_SHARE = 0.5  # of the best window's relevance
 MAX_SPANS = 10
+CONFIDENT = 0.5  # relevance of a good match, for models that nobody measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Hit:
     Attributes:
         path: As the file system has it.
         modality: Of the item.
-        score: Cosine in the space, -1..1, higher is better; comparable within a modality only.
+        score: Cosine in the space, higher is better; comparable within a modality only. Of several
+            directions, the lowest for ``AND`` and the highest for ``OR``; feedback adds to it.
         relevance: 0..1, comparable across modalities; hits are ordered by it.
         place: Where in the item the best part lies.
         space: Identity of the space.
@@ -67,6 +71,21 @@ class Hit:
     space: str
     spans: tuple[Span, ...] = ()
     details: Details = NO_DETAILS
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a search gives.
+
+    Attributes:
+        hits: Best first.
+        confident: Whether any of them is a good match, and not only the nearest there is.
+        meant: Whether the query means anything to the model.
+    """
+
+    hits: tuple[Hit, ...]
+    confident: bool
+    meant: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +135,15 @@ class Searcher:
             IndexMissingError: If nothing has been indexed yet.
             ModelError: If the model that made the index is not known here.
         """
-        self._store = store
+        self.store = store
         self._indexes: dict[Modality, VectorIndex] = {}
         self._passing: dict[tuple[Modality, Filters], Ids] = {}
-        self._calibrations: Mapping[tuple[Modality, Modality], Calibration] = {}
+        self._confident = CONFIDENT
         self.remarks: list[str] = []
+        spec = None
         if encoder is None:
             spec, self._space = usable_space(store)
-            self._calibrations = spec.calibrations
+            self._confident = spec.confident
             self.encoder = spec.load()
         else:
             self._space = next(
@@ -132,6 +152,13 @@ class Searcher:
             self.encoder = encoder
         if cache is not None:
             self.encoder = cached(self.encoder, cache)
+        self.asker = Asker(
+            store,
+            self._space,
+            self.encoder,
+            calibrations=spec.calibrations if spec else {},
+            sense=spec.sense() if spec else None,
+        )
 
     def by_text(
         self,
@@ -141,58 +168,16 @@ class Searcher:
         prompt: PromptSet | None = None,
         weighed: bool = False,
     ) -> list[Hit]:
-        """Finds items by words.
+        """Finds items by words, best first; see ``answer``.
 
         Args:
-            query: In any language that the model knows.
+            query: In any language that the model knows; nothing in it is an operator.
             wanted: Which hits.
-            prompt: Templates for the modalities that they are meant for; elsewhere, and by
-                default, they are chosen from the query and the modality.
-            weighed: Whether templates count by what they find in this index; see ``weigh``.
-
-        Returns:
-            Hits, best first.
-
-        Raises:
-            QueryError: If there is nothing to look for in the query, or the prompt set is for none
-                of the modalities wanted.
+            prompt: Templates; see ``Manner``.
+            weighed: Whether templates count by what they find in this index.
         """
-        phrased = self.phrased(query, wanted, prompt=prompt, weighed=weighed)
-        vectors = {target: one.vector for target, one in phrased.items()}
-        self._remark_on_filters(wanted)
-        return self._ranked(vectors, Modality.TEXT, wanted)
-
-    def phrased(
-        self,
-        query: str,
-        wanted: Wanted,
-        *,
-        prompt: PromptSet | None = None,
-        weighed: bool = False,
-    ) -> dict[Modality, Phrased]:
-        """Gives a query's renderings for each modality searched; arguments as of ``by_text``."""
-        words = " ".join(query.split())
-        if not any(character.isprintable() and not character.isspace() for character in words):
-            raise QueryError("the query is empty; say in words what you are looking for")
-        if (
-            prompt is not None
-            and wanted.modalities
-            and not {*wanted.modalities} & {*prompt.modalities}
-        ):
-            kinds = ", ".join(prompt.modalities)
-            raise QueryError(
-                f"the prompt set {prompt.name!r} is for {kinds}; search there, or take another set"
-            )
-        tower = self.encoder.towers[Modality.TEXT]
-        phrased = {
-            target: phrase(words, fitting(words, target, prompt), tower)
-            for target in self._targets(wanted)
-        }
-        if weighed:
-            for target, one in phrased.items():
-                pool = self._store.sample(self._space, target, POOL)
-                phrased[target] = weigh(one, pool.astype(np.float32))
-        return phrased
+        asked = Blend((Term(Kind.WORDS, query),))
+        return list(self.answer(asked, wanted, Manner(prompt=prompt, weighed=weighed)).hits)
 
     def by_example(self, path: Path, wanted: Wanted) -> list[Hit]:
         """Finds items like a file, which need not be indexed; its own entry is left out.
@@ -204,157 +189,181 @@ class Searcher:
         Raises:
             QueryError: If the file cannot be used.
         """
-        from retrieval import media  # a search in words needs no decoder
+        return list(self.answer(self.like(path), self.wanted_like(path, wanted)).hits)
 
-        own = self._own_path(path)
-        modality = media.modality_of(own)
-        if modality is None or modality not in self.encoder.towers:
-            raise QueryError(f"{path} is no kind of file that this index can be searched with")
-        stored = self._store.item(own)
-        vector = self._stored_vector(own)
-        if vector is None:
-            vector = self._embedded(path, own)
-        if not wanted.modalities:
-            wanted = replace(wanted, modalities=(modality,))
+    def like(self, path: Path) -> Blend:
+        """Gives the query for items like a file."""
+        return Blend((Term(Kind.FILE, str(path)),))
+
+    def wanted_like(self, path: Path, wanted: Wanted) -> Wanted:
+        """Takes a file's own modality where none is wanted in particular."""
+        if wanted.modalities:
+            return wanted
+        return replace(wanted, modalities=(self.asker.example(str(path)).modality,))
+
+    def answer(self, query: Query, wanted: Wanted, manner: Manner = USUAL) -> Answer:
+        """Finds the items that answer a query.
+
+        Args:
+            query: See ``retrieval.query.parse``. Files in it are not among the hits.
+            wanted: Which hits.
+            manner: How the query is put.
+
+        Raises:
+            QueryError: If a term means nothing, the terms cancel out, or the prompt set is for
+                none of the modalities wanted.
+        """
+        _check_prompt(manner.prompt, wanted)
+        targets = self._targets(wanted)
+        scorers = {target: self.scorer(query, target, manner) for target in targets}
         self._remark_on_filters(wanted)
-        vectors = dict.fromkeys(self._targets(wanted), vector)
-        return self._ranked(vectors, modality, wanted, without=stored[0] if stored else None)
+        hits = tuple(self._ranked(scorers, wanted, without=self._examples_in(query)))
+        meant = self.asker.meant(query)
+        good = [hit for hit in hits if hit.relevance >= self._confident]
+        # a text may hold the very letters that mean nothing elsewhere
+        confident = any(meant or hit.modality is Modality.TEXT for hit in good)
+        if hits and not confident:
+            reason = "" if meant else ", since it means nothing to the model"
+            self.remarks.append(
+                f"no good match for this query{reason}; what follows is only the nearest there is"
+            )
+        return Answer(hits, confident, meant)
 
-    def _own_path(self, path: Path) -> bytes:
-        """Gives the path by which the index knows a file: links to files keep their names."""
-        linked = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 (no loops)
-        real = os.path.realpath(path)
-        if self._store.item(os.fsencode(linked)) is None and self._store.item(os.fsencode(real)):
-            return os.fsencode(real)
-        return os.fsencode(linked)
+    def scorer(self, query: Query, target: Modality, manner: Manner = USUAL) -> Scorer:
+        """Gives what judges the items of a modality for a query."""
+        return self.asker.scorer(query, target, self._index(target).size, manner)
 
-    def _stored_vector(self, own: bytes) -> Vectors | None:
-        """Gives an indexed file's vector, if the file is still what was indexed."""
-        stored = self._store.item(own)
-        if stored is None:
-            return None
-        try:
-            stat = os.stat(own)  # noqa: PTH116 (bytes)
-        except OSError:
-            return None
-        if (stat.st_size, stat.st_mtime_ns) != (stored[1].size, stored[1].mtime_ns):
-            return None
-        vectors = self._store.item_vectors(stored[0], self._space)
-        return _mean(vectors.astype(np.float32)) if len(vectors) else None
+    def deciding(
+        self, query: Query, target: Modality, item: Vectors, manner: Manner = USUAL
+    ) -> Blend:
+        """Gives the blend within a query that decides on an item: the worst of AND, best of OR."""
+        return self.asker.deciding(query, target, self._index(target).size, item, manner)
 
-    def _embedded(self, path: Path, own: bytes) -> Vectors:
-        from retrieval import media, sounds
+    def pieces(self, blend: Blend, target: Modality, manner: Manner = USUAL) -> list[Piece]:
+        """Gives the terms of a blend as they are put to a modality."""
+        return self.asker.pieces(blend, target, self._index(target).size, manner)
 
-        modality = media.modality_of(own)
-        assert modality is not None
-        tower = self.encoder.towers[modality]
-        try:
-            if tower.rate_hz is not None:
-                return _mean(sounds.embed(sounds.windows(own, tower.rate_hz), tower).vectors)
-            content = media.read(own)
-            item = media.decode(content.data, own, side_px=tower.side_px)
-        except MediaError as error:
-            raise QueryError(f"{path} {error}") from error
-        return _mean(tower.embed([tower.prepare(part.content) for part in item.parts]))
+    def vector_of(self, hit: Hit) -> Vectors:
+        """Gives the vector ``(dim,)`` of a hit's best part."""
+        item = self.store.item(hit.path)
+        if item is None:
+            raise QueryError(f"{os.fsdecode(hit.path)} is no longer in the index; search again")
+        rows = self.store.item_vectors(item[0], self._space).astype(np.float32)
+        places = self.store.item_places(item[0], self._space)
+        best_row = places.index(hit.place) if hit.place in places else 0
+        return np.asarray(rows[best_row], np.float32)
+
+    def _examples_in(self, query: Query) -> frozenset[int]:
+        """Gives the items that a query names as examples."""
+        stored = [
+            self.store.item(self.asker.example(term.value).path)
+            for term in terms_of(query)
+            if term.kind is Kind.FILE
+        ]
+        return frozenset(one[0] for one in stored if one is not None)
 
     def _targets(self, wanted: Wanted) -> Sequence[Modality]:
         return [
             modality
-            for modality in self._store.modalities(self._space)
+            for modality in self.store.modalities(self._space)
             if not wanted.modalities or modality in wanted.modalities
         ]
 
     def _ranked(
-        self,
-        vectors: Mapping[Modality, Vectors],
-        source: Modality,
-        wanted: Wanted,
-        *,
-        without: int | None = None,
+        self, scorers: dict[Modality, Scorer], wanted: Wanted, *, without: frozenset[int]
     ) -> list[Hit]:
         """Searches every modality and merges by relevance, since cosines do not compare."""
         rankings: list[list[tuple[Hit, int]]] = []
-        for target, vector in vectors.items():
-            found = self._nearest(target, vector, wanted, without)
-            scores = np.array([score for score, _ in found], np.float32)
-            relevances = self._calibration(source, target).relevance(scores)
-            rankings.append(
-                [
-                    (self._hit(row, score, relevance), row.item_id)
-                    for (score, row), relevance in zip(found, relevances.tolist(), strict=True)
-                    if relevance >= wanted.min_relevance
-                ]
-            )
+        for target, scorer in scorers.items():
+            ranking = []
+            for row, score, log_relevance in self._nearest(target, scorer, wanted, without):
+                relevance = math.exp(log_relevance)
+                if relevance >= wanted.min_relevance:
+                    ranking.append((self._hit(row, score, relevance), row.item_id))
+            rankings.append(ranking)
         if not wanted.each:
-            rankings = [sorted(itertools.chain(*rankings), key=lambda ranked: _order(ranked[0]))]
+            rankings = [list(itertools.chain(*rankings))]
         return [
-            replace(hit, spans=self._spans(item_id, vectors[hit.modality], source))
+            replace(hit, spans=self._spans(item_id, scorers[hit.modality]))
             if hit.modality is Modality.AUDIO
             else hit
             for ranking in rankings
             for hit, item_id in sorted(ranking, key=lambda ranked: _order(ranked[0]))[: wanted.k]
         ]
 
-    def _calibration(self, source: Modality, target: Modality) -> Calibration:
-        return self._calibrations.get((source, target), UNFITTED)
-
     def _hit(self, row: Found, score: float, relevance: float) -> Hit:
-        # float16 rows are of length 1 to within 0.0005
-        score = min(score, 1.0)
+        score = min(score, 1.0)  # float16 rows are of length 1 to within 0.0005
         name = self._space.name
         return Hit(row.path, row.modality, score, relevance, row.place, name, details=row.details)
 
-    def _spans(self, item_id: int, vector: Vectors, source: Modality) -> tuple[Span, ...]:
+    def _spans(self, item_id: int, scorer: Scorer) -> tuple[Span, ...]:
         """Merges the windows of a recording that answer at least half as well as its best."""
-        rows = self._store.item_vectors(item_id, self._space).astype(np.float32)
-        places = self._store.item_places(item_id, self._space)
-        scores = rows @ vector[0]
-        relevances = self._calibration(source, Modality.AUDIO).relevance(scores)
+        judged = scorer.judge(self.store.item_vectors(item_id, self._space))
+        places = self.store.item_places(item_id, self._space)
+        relevances = np.exp(judged.log_relevance)
         enough = SPAN_SHARE * float(relevances.max())
         spans: list[tuple[float, Span]] = []  # with the best score, as relevances end at 1
         for place, score, relevance in zip(
-            places, scores.tolist(), relevances.tolist(), strict=True
+            places, judged.score.tolist(), relevances.tolist(), strict=True
         ):
             if relevance < enough or place.start_s is None or place.end_s is None:
                 continue
             start_s = place.start_s
             if spans and start_s <= spans[-1][1].end_s:
-                best, last = spans.pop()
+                before, last = spans.pop()
                 start_s = last.start_s
-                score, relevance = max(score, best), max(relevance, last.relevance)
+                score, relevance = max(score, before), max(relevance, last.relevance)
             spans.append((score, Span(start_s, place.end_s, relevance)))
         spans.sort(key=lambda scored: -scored[0])
         return tuple(span for _, span in spans[:MAX_SPANS])
 
     def _nearest(
-        self, target: Modality, vector: Vectors, wanted: Wanted, without: int | None
-    ) -> list[tuple[float, Found]]:
-        """Gives the best part of each of the ``k`` best items of a modality, best first."""
+        self, target: Modality, scorer: Scorer, wanted: Wanted, without: frozenset[int]
+    ) -> list[tuple[Found, float, float]]:
+        """Gives the best part of each of the ``k`` best items of a modality, best first.
+
+        Returns:
+            Rows with their score and the logarithm of their relevance.
+        """
         index = self._index(target)
         only = self._qualifying(target, wanted.filters)
         available = index.size if only is None else len(only)
         # an item's parts may fill the first places, so look further until k items are found
-        reach = wanted.k + (without is not None)
+        reach = wanted.k + len(without)
         while True:
-            scores, ids = index.search(vector[0], min(reach, available), only=only)
-            rows = self._store.found(ids.tolist())
-            best: dict[int, tuple[float, Found]] = {}
-            for score, vector_id in zip(scores.tolist(), ids.tolist(), strict=True):
-                row = rows.get(vector_id)
-                if row is not None and row.item_id != without:
-                    best.setdefault(row.item_id, (score, row))
-            if len(best) >= wanted.k or reach >= available:
-                return list(best.values())[: wanted.k]
+            ids, judged = best(
+                scorer,
+                reach,
+                available,
+                search=lambda vector, count: index.search(vector, count, only=only),
+                fetch=lambda some: self.store.vectors_of(some, self._space),
+            )
+            found = self._items(ids, judged, without)
+            if len(found) >= wanted.k or len(ids) < reach or reach >= available:
+                return found[: wanted.k]
             reach *= 4
+
+    def _items(
+        self, ids: Ids, judged: Judged, without: frozenset[int]
+    ) -> list[tuple[Found, float, float]]:
+        rows = self.store.found(ids.tolist())
+        found: dict[int, tuple[Found, float, float]] = {}
+        for vector_id, score, log_relevance in zip(
+            ids.tolist(), judged.score.tolist(), judged.log_relevance.tolist(), strict=True
+        ):
+            row = rows.get(vector_id)
+            if row is not None and row.item_id not in without:
+                found.setdefault(row.item_id, (row, score, log_relevance))
+        return list(found.values())
 
     def _qualifying(self, target: Modality, filters: Filters) -> Ids | None:
         """Lists the vectors of a modality that pass, ascending; ``None`` if all do."""
         if not filters:
             return None
         if (target, filters) not in self._passing:
-            without = self._store.share(target, filters) > 0.5
+            without = self.store.share(target, filters) > 0.5
             # asking for the fewer saves most of the time; the index knows all
-            ids = self._store.vector_ids(self._space, target, filters, without=without)
+            ids = self.store.vector_ids(self._space, target, filters, without=without)
             if without:
                 ids = np.setdiff1d(self._index(target).ids(), ids, assume_unique=True)
             self._passing[target, filters] = ids
@@ -365,11 +374,11 @@ class Searcher:
         targets = self._targets(wanted)
         passing = [self._qualifying(target, wanted.filters) for target in targets]
         if targets and all(ids is not None and not len(ids) for ids in passing):
-            self.remarks.append(why(self._store, targets, wanted.filters))
+            self.remarks.append(why(self.store, targets, wanted.filters))
 
     def _index(self, modality: Modality) -> VectorIndex:
         if modality not in self._indexes:
-            index = VectorIndex(self._store, self._space, modality)
+            index = VectorIndex(self.store, self._space, modality)
             self._indexes[modality] = index
             if index.rebuilt:
                 self.remarks.append(
@@ -383,10 +392,12 @@ def _order(hit: Hit) -> tuple[float, float, bytes]:
     return -hit.relevance, -hit.score, hit.path
 
 
-def _mean(vectors: Vectors) -> Vectors:
-    """Averages unit rows to one unit row ``(1, dim)``."""
-    mean = vectors.mean(axis=0, keepdims=True)
-    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+def _check_prompt(prompt: PromptSet | None, wanted: Wanted) -> None:
+    if prompt and wanted.modalities and not {*wanted.modalities} & {*prompt.modalities}:
+        kinds = ", ".join(prompt.modalities)
+        raise QueryError(
+            f"the prompt set {prompt.name!r} is for {kinds}; search there, or take another set"
+        )
 
 
 def usable_space(store: Store) -> tuple[ModelSpec, Space]:

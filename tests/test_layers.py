@@ -39,10 +39,16 @@ ONLY_IN = {
     "soundfile": ("retrieval/sounds.py", "retrieval/learn/"),
     "soxr": ("retrieval/sounds.py", "retrieval/learn/"),
     "av": ("retrieval/sounds.py",),
-    "PIL": ("retrieval/media.py", "retrieval/exif.py", "retrieval/towers/", "retrieval/learn/"),
+    "PIL": (
+        "retrieval/media.py",
+        "retrieval/exif.py",
+        "retrieval/heat.py",
+        "retrieval/towers/",
+        "retrieval/learn/",
+    ),
     "typer": ("cli/",),
     "rich": ("cli/",),
-    "platformdirs": ("cli/", "retrieval/towers/", "retrieval/learn/"),
+    "platformdirs": ("cli/", "retrieval/towers/", "retrieval/learn/", "retrieval/vocabulary/"),
 }
 LEARN = "retrieval/learn/"  # the training program, which nothing else needs
 
@@ -218,5 +224,5 @@ def test_bundled_model_without_torch(tmp_path: Path) -> None:
     assert out.startswith("2 added")
     # a search in words needs the text tower only
     words = TRAINING | {"onnxruntime", "PIL", "pypdf"}
-    out = loads(main, tmp_path, "search", "a cow", "--format", "paths", forbidden=words)
+    out = loads(main, tmp_path, "search", "a cow on grass", "--format", "paths", forbidden=words)
     assert set(out.splitlines()) == {str(photo), str(text)}

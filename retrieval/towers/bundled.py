@@ -45,6 +45,7 @@ class Card:
         side_px: Pictures are squeezed to a square of this many pixels.
         licence: Of the weights.
         calibrations: How cosines become relevances, by kind of query and of target.
+        confident: Relevance from which on a hit counts as a good match.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Card:
     side_px: int
     licence: str
     calibrations: dict[tuple[Modality, Modality], Calibration]
+    confident: float
 
 
 @functools.cache
@@ -81,10 +83,11 @@ def _card(table: dict[str, Any]) -> Card:
         side_px=table["image_size"],
         licence=table["licence"],
         calibrations={
-            (Modality(query), Modality(target)): Calibration(values["a"], values["b"])
+            (Modality(query), Modality(target)): Calibration(**values)
             for query, targets in table["calibration"].items()
             for target, values in targets.items()
         },
+        confident=float(table.get("confident", 0.5)),
     )
 
 

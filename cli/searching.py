@@ -1,0 +1,234 @@
+"""``anyseek search`` and ``anyseek similar``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import prompts
+from cli.options import (
+    AddOption,
+    AfterOption,
+    BeforeOption,
+    CameraOption,
+    CountOption,
+    ExplainDirOption,
+    ExplainOption,
+    ExtOption,
+    Format,
+    FormatOption,
+    In,
+    IndexOption,
+    LikeOption,
+    MaxDurationOption,
+    MinDurationOption,
+    MinWidthOption,
+    NearOption,
+    NegativesOption,
+    NotOption,
+    NullOption,
+    RelevanceOption,
+    SaveOption,
+    Sort,
+    SortOption,
+    UnderOption,
+    UnlikeOption,
+    Ways,
+    filters_from,
+    in_order,
+    index_path,
+)
+from retrieval.errors import QueryError
+from retrieval.prompts import AUTO
+from retrieval.types import Modality
+
+if TYPE_CHECKING:
+    from cli.explain import Note
+    from retrieval.asking import Manner
+    from retrieval.query import Query
+    from retrieval.search import Searcher, Wanted
+
+
+def search(
+    query: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUERY...",
+            help="What to look for: words, ./files and <concepts>, joined by + - AND OR, as in "
+            '"2:golden retriever" + ./pool.jpg - "people".',
+            show_default=False,
+        ),
+    ],
+    k: CountOption = 10,
+    kind: Annotated[
+        In,
+        typer.Option("--in", help="What to search; `each` gives every kind a ranking of its own."),
+    ] = In.ALL,
+    add: AddOption = None,
+    exclude: NotOption = None,
+    negatives: NegativesOption = Ways.SUBTRACT,
+    like: LikeOption = None,
+    unlike: UnlikeOption = None,
+    save: SaveOption = None,
+    under: UnderOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    camera: CameraOption = None,
+    near: NearOption = None,
+    min_width: MinWidthOption = None,
+    min_duration: MinDurationOption = None,
+    max_duration: MaxDurationOption = None,
+    ext: ExtOption = None,
+    sort: SortOption = Sort.RELEVANCE,
+    format: FormatOption = Format.TABLE,
+    min_relevance: RelevanceOption = 0.0,
+    null: NullOption = False,
+    prompt: prompts.NameOption = AUTO,
+    template: prompts.TemplateOption = None,
+    prompt_file: prompts.FileOption = None,
+    weigh: prompts.WeighOption = False,
+    cache: prompts.CacheOption = True,
+    explain: ExplainOption = False,
+    explain_dir: ExplainDirOption = None,
+    index: IndexOption = None,
+) -> None:
+    """Find files by words, in any of sixteen languages, by examples, and by both."""
+    from retrieval.query import Kind, parse, terms_of, with_options
+
+    asked = with_options(parse([_text(word) for word in query]), add or (), exclude or ())
+    chosen = prompts.asked(prompt, template or (), prompt_file)
+    kept = prompts.cache_folder() if cache else None
+    words = [term.value for term in terms_of(asked) if term.kind is Kind.WORDS]
+    if words:
+        prompts.preload(words, _modalities(kind), chosen, kept)
+    from cli import recent
+    from retrieval.asking import Manner
+    from retrieval.scoring import Negatives
+    from retrieval.search import Searcher, Wanted
+    from retrieval.store import Store
+
+    path = index_path(index)
+    wanted = Wanted(
+        k,
+        _modalities(kind),
+        filters_from(
+            under, after, before, camera, near, min_width, min_duration, max_duration, ext
+        ),
+        min_relevance,
+        each=kind is In.EACH,
+    )
+    manner = Manner(
+        chosen,
+        weigh,
+        Negatives(negatives.value),
+        _paths(recent.picked(path, like or ())),
+        _paths(recent.picked(path, unlike or ())),
+    )
+    if save is not None and not manner.liked:
+        raise QueryError("--save makes a concept of what --like names; give some hits with it")
+    with Store(path) as store:
+        searcher = Searcher(store, cache=kept)
+        _answer(searcher, asked, wanted, manner, sort, format, null, explain, explain_dir, path)
+    if save is not None:
+        from cli.concept import learned
+
+        learned(save, manner.liked, manner.unliked, index=index)
+
+
+def similar(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A picture, a sound or a text.", show_default=False),
+    ],
+    k: CountOption = 10,
+    kind: Annotated[
+        In | None,
+        typer.Option(
+            "--in",
+            help="What to search; the file's own kind by default.",
+            show_default=False,
+        ),
+    ] = None,
+    under: UnderOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    camera: CameraOption = None,
+    near: NearOption = None,
+    min_width: MinWidthOption = None,
+    min_duration: MinDurationOption = None,
+    max_duration: MaxDurationOption = None,
+    ext: ExtOption = None,
+    sort: SortOption = Sort.RELEVANCE,
+    format: FormatOption = Format.TABLE,
+    min_relevance: RelevanceOption = 0.0,
+    null: NullOption = False,
+    explain: ExplainOption = False,
+    explain_dir: ExplainDirOption = None,
+    index: IndexOption = None,
+) -> None:
+    """Find files like FILE, which need not be indexed; FILE itself is left out."""
+    from retrieval.asking import USUAL
+    from retrieval.search import Searcher, Wanted
+    from retrieval.store import Store
+
+    kinds = tuple(Modality) if kind in (In.ALL, In.EACH) else _modalities(kind or In.ALL)
+    path = index_path(index)
+    wanted = Wanted(
+        k,
+        kinds,
+        filters_from(
+            under, after, before, camera, near, min_width, min_duration, max_duration, ext
+        ),
+        min_relevance,
+        each=kind is In.EACH,
+    )
+    with Store(path) as store:
+        searcher = Searcher(store)
+        wanted = searcher.wanted_like(file, wanted)
+        asked = searcher.like(file)
+        _answer(searcher, asked, wanted, USUAL, sort, format, null, explain, explain_dir, path)
+
+
+def _answer(
+    searcher: Searcher,
+    asked: Query,
+    wanted: Wanted,
+    manner: Manner,
+    sort: Sort,
+    format: Format,
+    null: bool,
+    explain: bool,
+    explain_dir: Path | None,
+    index: Path,
+) -> None:
+    """Searches, writes what was found, and notes it for ``--like``."""
+    from cli import recent, render
+
+    answer = searcher.answer(asked, wanted, manner)
+    hits = in_order(answer.hits, sort, each=wanted.each)
+    notes: list[Note] = []
+    if explain or explain_dir:
+        from cli.explain import notes as explained
+
+        notes = explained(searcher, hits, asked, manner, folder=explain_dir)
+    render.hits(hits, format, searcher.remarks, null=null, notes=notes, confident=answer.confident)
+    recent.remember(index, [hit.path for hit in hits])
+
+
+def _modalities(kind: In) -> tuple[Modality, ...]:
+    return () if kind in (In.ALL, In.EACH) else (Modality(kind.value),)
+
+
+def _paths(found: Sequence[bytes]) -> tuple[Path, ...]:
+    return tuple(Path(os.fsdecode(path)) for path in found)
+
+
+def _text(argument: str) -> str:
+    """Gives an argument as text, whatever bytes were typed; the names of files keep theirs."""
+    if argument.startswith(("./", "../", "/", "~")):
+        return argument
+    return os.fsencode(argument).decode("utf-8", "replace")

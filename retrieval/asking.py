@@ -1,0 +1,318 @@
+"""From a query's terms to what is compared: directions in the space, balanced and calibrated.
+
+Cosines of words with pictures are spread over a tenth of the range that those of pictures with
+pictures take, and a sum of plain vectors would follow the pictures alone. So every term is divided
+by the spread of its cosines over the index: each has the same say, and its weight on top.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from retrieval import concepts
+from retrieval.calibrate import UNFITTED, Background, Calibration, settled
+from retrieval.errors import QueryError
+from retrieval.examples import Example, example
+from retrieval.phrasing import POOL, Phrased, phrase, weigh
+from retrieval.prompts import PromptSet, fitting
+from retrieval.query import AllOf, Blend, Kind, Query, Term, terms_of
+from retrieval.scoring import AVOIDED, Avoided, Both, Either, Fed, Leaf, Negatives, Scorer, Tree
+from retrieval.sense import Sense
+from retrieval.store import Space, Store
+from retrieval.types import Encoder, Modality, Vectors
+
+SAMPLE = 512  # vectors that stand for an index; the spread is then off by 3 %
+
+Calibrations = Mapping[tuple[Modality, Modality], Calibration]
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a query is put.
+
+    Attributes:
+        prompt: Templates for the modalities that they are meant for; elsewhere, and by default,
+            they are chosen from the words and the modality.
+        weighed: Whether templates count by what they find in this index.
+        negatives: What negative terms do.
+        liked: Files whose like shall rise.
+        unliked: Files whose like shall sink.
+    """
+
+    prompt: PromptSet | None = None
+    weighed: bool = False
+    negatives: Negatives = Negatives.SUBTRACT
+    liked: tuple[Path, ...] = ()
+    unliked: tuple[Path, ...] = ()
+
+
+USUAL = Manner()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """One term against one kind of item.
+
+    Attributes:
+        term: As it was written.
+        source: What kind of thing it is; concepts count as words.
+        vector: ``(dim,)`` float32 of length 1.
+        phrased: Its renderings, if it is words.
+        background: Of its cosines.
+    """
+
+    term: Term
+    source: Modality
+    vector: Vectors
+    phrased: Phrased | None
+    background: Background
+
+
+@dataclass(slots=True)
+class _Columns:
+    vectors: list[Vectors] = field(default_factory=list)
+    rising: list[bool] = field(default_factory=list)
+
+    def add(self, vector: Vectors, *, rising: bool) -> int:
+        self.vectors.append(vector)
+        self.rising.append(rising)
+        return len(self.vectors) - 1
+
+
+class Asker:
+    """Turns queries into scorers, in one space of one index."""
+
+    def __init__(
+        self,
+        store: Store,
+        space: Space,
+        encoder: Encoder,
+        *,
+        calibrations: Calibrations,
+        sense: Sense | None = None,
+    ) -> None:
+        """Takes what queries need.
+
+        Args:
+            store: An index; a sample of its vectors is the background.
+            space: Of its vectors.
+            encoder: Of that space; weights are read only if something must be embedded.
+            calibrations: How cosines become relevances.
+            sense: What tells words from noise; without, everything counts as words.
+        """
+        self._store = store
+        self._space = space
+        self._encoder = encoder
+        self._calibrations = calibrations
+        self._sense = sense
+        self._phrased: dict[tuple[Modality, tuple[str, ...], bool], Phrased] = {}
+        self._examples: dict[tuple[str, tuple[int, int] | None], Example] = {}
+        self.sample = functools.cache(self._sampled)
+
+    def scorer(self, query: Query, target: Modality, size: int, manner: Manner = USUAL) -> Scorer:
+        """Makes what judges the items of a modality.
+
+        Args:
+            query: The terms.
+            target: Modality of the items.
+            size: How many vectors the index has of it.
+            manner: How the query is put.
+
+        Raises:
+            QueryError: If a term means nothing, or the terms cancel each other out.
+        """
+        columns = _Columns()
+        tree = self._tree(query, target, size, manner, columns)
+        if manner.liked or manner.unliked:
+            liked = [self.example(str(path)).vector[0] for path in manner.liked]
+            unliked = [self.example(str(path)).vector[0] for path in manner.unliked]
+            tree = Fed(
+                tree,
+                tuple(columns.add(vector, rising=True) for vector in liked),
+                tuple(columns.add(vector, rising=False) for vector in unliked),
+            )
+        return Scorer(np.stack(columns.vectors), np.array(columns.rising), tree)
+
+    def pieces(
+        self, blend: Blend, target: Modality, size: int, manner: Manner = USUAL
+    ) -> list[Piece]:
+        """Gives the terms of a blend as they are compared, in the order written."""
+        return [self._piece(term, target, size, manner) for term in blend.terms]
+
+    def deciding(
+        self, query: Query, target: Modality, size: int, item: Vectors, manner: Manner = USUAL
+    ) -> Blend:
+        """Gives the blend that decides on an item: of ``AND`` the worst part, of ``OR`` the best.
+
+        Args:
+            query: The terms.
+            target: Modality of the item.
+            size: How many vectors the index has of it.
+            item: ``(dim,)``.
+            manner: How the query is put.
+        """
+        if isinstance(query, Blend):
+            return query
+        plain = replace(manner, liked=(), unliked=())
+        values = [
+            float(self.scorer(one, target, size, plain).judge(item[None]).log_relevance[0])
+            for one in query.parts
+        ]
+        at = values.index(min(values) if isinstance(query, AllOf) else max(values))
+        return self.deciding(query.parts[at], target, size, item, manner)
+
+    def meant(self, query: Query) -> bool:
+        """Tells whether anything in a query means something: words, a file or a concept."""
+        if self._sense is None:
+            return True
+        wanted = [term for term in terms_of(query) if term.weight > 0]
+        if any(term.kind is not Kind.WORDS for term in wanted):
+            return True
+        tower = self._encoder.towers[Modality.TEXT]
+        vectors = tower.embed([tower.prepare(_words(term)) for term in wanted])
+        return bool(self._sense.made(vectors).any())
+
+    def calibration(self, source: Modality, target: Modality) -> Calibration:
+        """Gives the map for a kind of query and a kind of item."""
+        return self._calibrations.get((source, target), UNFITTED)
+
+    def phrased(self, words: str, target: Modality, manner: Manner) -> Phrased:
+        """Gives words in the templates for a modality."""
+        chosen = fitting(words, target, manner.prompt)
+        key = (target, tuple(chosen.render(words)), manner.weighed)
+        if key not in self._phrased:
+            tower = self._encoder.towers[Modality.TEXT]
+            made = phrase(words, chosen, tower)
+            if manner.weighed:
+                pool = self._store.sample(self._space, target, POOL).astype(np.float32)
+                made = weigh(made, pool)
+            self._phrased[key] = made
+        return self._phrased[key]
+
+    def _tree(
+        self, query: Query, target: Modality, size: int, manner: Manner, columns: _Columns
+    ) -> Tree:
+        if isinstance(query, Blend):
+            return self._leaf(self.pieces(query, target, size, manner), target, manner, columns)
+        parts = tuple(self._tree(one, target, size, manner, columns) for one in query.parts)
+        return Both(parts) if isinstance(query, AllOf) else Either(parts)
+
+    def _leaf(
+        self, pieces: Sequence[Piece], target: Modality, manner: Manner, columns: _Columns
+    ) -> Leaf:
+        subtract = manner.negatives is Negatives.SUBTRACT
+        summed = [one for one in pieces if one.term.weight > 0 or subtract]
+        vector = blended(summed)
+        wanted = [one for one in pieces if one.term.weight > 0]
+        total = sum(one.term.weight for one in wanted)
+        mixed = _mixed(
+            [(one.term.weight / total, self.calibration(one.source, target)) for one in wanted]
+        )
+        size = pieces[0].background.items
+        background = self._background(vector, target, size, mixed)
+        column = columns.add(vector, rising=True)
+        return Leaf(
+            column,
+            mixed.against(self._raw_background(vector, target, size)),
+            background.mean,
+            background.spread,
+            tuple(
+                Avoided(
+                    columns.add(one.vector, rising=False),
+                    -one.term.weight,
+                    one.background.mean,
+                    one.background.spread,
+                )
+                for one in pieces
+                if one not in summed
+            ),
+            drop=manner.negatives is Negatives.DIFFERENCE,
+        )
+
+    def _piece(self, term: Term, target: Modality, size: int, manner: Manner) -> Piece:
+        phrased = None
+        source = Modality.TEXT
+        if term.kind is Kind.WORDS:
+            phrased = self.phrased(_words(term), target, manner)
+            vector = phrased.vector[0]
+        elif term.kind is Kind.FILE:
+            found = self.example(term.value)
+            source, vector = found.modality, found.vector[0]
+        else:
+            vector = concepts.find(self._store, self._space, term.value).vector
+        usual = self.calibration(source, target)
+        return Piece(term, source, vector, phrased, self._background(vector, target, size, usual))
+
+    def example(self, path: str) -> Example:
+        """Gives a file with its vector; read once.
+
+        Raises:
+            QueryError: If the file cannot be used.
+        """
+        key = (path, _stamp(path))
+        if key not in self._examples:
+            self._examples[key] = example(self._store, self._space, self._encoder, Path(path))
+        return self._examples[key]
+
+    def _sampled(self, target: Modality) -> Vectors:
+        return self._store.sample(self._space, target, SAMPLE).astype(np.float32)
+
+    def _raw_background(self, vector: Vectors, target: Modality, size: int) -> Background:
+        cosines = self.sample(target) @ vector
+        if not len(cosines):
+            return Background(0.0, 1.0, 0)
+        return Background(float(cosines.mean()), float(cosines.std()), size)
+
+    def _background(
+        self, vector: Vectors, target: Modality, size: int, usual: Calibration
+    ) -> Background:
+        return settled(self._raw_background(vector, target, size), usual)
+
+
+def blended(pieces: Sequence[Piece]) -> Vectors:
+    """Sums terms, each divided by its spread and with its weight: ``(dim,)`` of length 1.
+
+    Raises:
+        QueryError: If nothing is left of the sum.
+    """
+    if len(pieces) == 1:
+        return pieces[0].vector
+    total = np.zeros_like(pieces[0].vector, np.float64)
+    for one in pieces:
+        weight = one.term.weight if one.term.weight > 0 else AVOIDED * one.term.weight
+        total += weight / one.background.spread * one.vector
+    length = float(np.linalg.norm(total))
+    largest = max(abs(one.term.weight) / one.background.spread for one in pieces)
+    if length < 1e-4 * largest:
+        raise QueryError("the terms of the query cancel each other out; leave out one of them")
+    return np.asarray(total / length, np.float32)
+
+
+def _mixed(weighted: Sequence[tuple[float, Calibration]]) -> Calibration:
+    """Averages calibrations: terms of several kinds in one direction."""
+    names = ("a", "b", "z", "n", "mean", "spread")
+    return Calibration(
+        *(sum(weight * getattr(one, name) for weight, one in weighted) for name in names)
+    )
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Tells a file from what it was before; ``None`` if it is not there."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 (as the index does it)
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _words(term: Term) -> str:
+    words = " ".join(term.value.split())
+    if not any(character.isprintable() and not character.isspace() for character in words):
+        raise QueryError("the query is empty; say in words what you are looking for")
+    return words

@@ -17,7 +17,7 @@ from retrieval.calibrate import UNFITTED, Calibration
 from retrieval.errors import IndexMissingError, MediaError, ModelError, QueryError
 from retrieval.index import VectorIndex
 from retrieval.models import ModelSpec, model
-from retrieval.phrasing import POOL, Phrased, phrase, weigh
+from retrieval.phrasing import POOL, Phrased, contrasts, phrase, weigh
 from retrieval.prompts import PromptSet, fitting
 from retrieval.store import Found, Space, Store
 from retrieval.types import Encoder, Modality, Place, Vectors
@@ -177,14 +177,13 @@ class Searcher:
                 f"the prompt set {prompt.name!r} is for {kinds}; search there, or take another set"
             )
         tower = self.encoder.towers[Modality.TEXT]
-        phrased = {
-            target: phrase(words, fitting(words, target, prompt), tower)
-            for target in self._targets(wanted)
-        }
-        if weighed:
-            for target, one in phrased.items():
-                pool = self._store.sample(self._space, target, POOL)
-                phrased[target] = weigh(one, pool.astype(np.float32))
+        phrased = {}
+        for target in self._targets(wanted):
+            used = fitting(words, target, prompt)
+            phrased[target] = phrase(words, used, tower)
+            if weighed and len(phrased[target].templates) > 1:
+                pool = self._store.sample(self._space, target, POOL).astype(np.float32)
+                phrased[target] = weigh(phrased[target], contrasts(words, used, tower), pool)
         return phrased
 
     def by_example(self, path: Path, wanted: Wanted) -> list[Hit]:

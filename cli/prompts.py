@@ -133,8 +133,8 @@ def show(
         found = resolve(name, file=prompt_file, user=user)
         if found is None:
             raise QueryError(
-                f"{AUTO} is no set of its own: it takes [photo] for names of things in pictures, "
-                "and [plain] for all else"
+                f"{AUTO} is no set of its own: it takes [name] for queries of one or two words, "
+                "and [plain] for longer ones"
             )
         sets = [found]
     if format is Listing.JSON:
@@ -157,6 +157,7 @@ def _fields(one: PromptSet) -> dict[str, object]:
         "modalities": [str(modality) for modality in one.modalities],
         "templates": list(one.templates),
         "languages": {name: list(templates) for name, templates in one.languages.items()},
+        "repeat": one.repeat,
         "source": one.source,
     }
 
@@ -189,6 +190,8 @@ def _toml(one: PromptSet) -> str:
     lines = [f"[{name}]", f"about = {_string(one.about)}"]
     if len(one.modalities) < len(Modality):
         lines.append(f"modalities = [{', '.join(map(_string, one.modalities))}]")
+    if one.repeat != 1:
+        lines.append(f"repeat = {one.repeat}")
     first = "templates.en" if one.languages else "templates"
     for key, templates in (
         (first, one.templates),

@@ -19,7 +19,7 @@ from retrieval import concepts
 from retrieval.calibrate import UNFITTED, Background, Calibration, settled
 from retrieval.errors import QueryError
 from retrieval.examples import Example, example
-from retrieval.phrasing import POOL, Phrased, phrase, weigh
+from retrieval.phrasing import POOL, Phrased, contrasts, phrase, weigh
 from retrieval.prompts import PromptSet, fitting
 from retrieval.query import AllOf, Blend, Kind, Query, Term, terms_of
 from retrieval.scoring import AVOIDED, Avoided, Both, Either, Fed, Leaf, Negatives, Scorer, Tree
@@ -189,9 +189,9 @@ class Asker:
         if key not in self._phrased:
             tower = self._encoder.towers[Modality.TEXT]
             made = phrase(words, chosen, tower)
-            if manner.weighed:
+            if manner.weighed and len(made.templates) > 1:
                 pool = self._store.sample(self._space, target, POOL).astype(np.float32)
-                made = weigh(made, pool)
+                made = weigh(made, contrasts(words, chosen, tower), pool)
             self._phrased[key] = made
         return self._phrased[key]
 

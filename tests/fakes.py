@@ -72,10 +72,11 @@ class WordTower(_Counting):
         return content
 
     def embed(self, batch: Sequence[str]) -> Vectors:
-        """Counts the names of colours."""
+        """Counts the names of colours, in lowest terms: what is said twice means the same."""
         self.count(len(batch))
-        rows = [[text.lower().count(name) for name in COLOURS] for text in batch]
-        return _unit(np.array(rows, np.float32))
+        rows = np.array([[text.lower().count(name) for name in COLOURS] for text in batch])
+        divisors = np.maximum(np.gcd.reduce(rows, axis=1, keepdims=True), 1)
+        return _unit(np.asarray(rows / divisors, np.float32))
 
 
 RATE_HZ = 4_000

@@ -1,14 +1,21 @@
 """Whether templates help, by what is searched and how the query is put; prints JSON.
 
-    python tests/benchmarks/prompts.py --data DIR --work DIR [--pairs DIR]
+    python tests/benchmarks/prompts.py --data DIR --work DIR [--pairs DIR] [--stamps DIR]
 
 ``--data`` holds ``flickr8k/captions.tsv`` and ``flickr8k/images/`` (splits ``dev`` and ``train``),
 and ``esc50/esc50.csv`` and ``esc50/audio/``; ``--pairs`` is the folder that ``tri_modal.py``
-writes. Vectors of media and of renderings are kept in ``--work`` and taken up again.
+writes, ``--stamps`` the folder ``/usr/share/tuxpaint/stamps`` of Debian's
+``tuxpaint-stamps-default``. Vectors of media and renderings are kept in ``--work`` and taken up
+again.
 
 Searched are the pictures of Flickr8k ``dev``, its captions as texts, the clips of ESC-50, and the
 sounds of the pairs, one of a kind. The model was trained on ESC-50, which flatters whatever is
-found there by its class's name; it was not trained on the sounds of the pairs.
+found there by its class's name; it was not trained on the sounds of the pairs, nor on the stamps.
+
+Where
+    ``image``, ``text`` and ``audio``: the pictures, captions and clips. ``image, noun_stamps``: 278
+    photographic stamps by their 257 names, see ``quality.py``. ``audio, noun_pairs``: 102 sounds.
+    ``image train``: the pictures of ``train``, on which constants were chosen.
 
 Queries
     ``noun``: 64 words; a picture is relevant if two or more of its five captions hold the word or
@@ -27,9 +34,10 @@ Measures
 
 Ways
     ``plain`` and the names of sets are the bundled ones; ``photo_en`` puts Chinese queries into the
-    English templates; ``every`` is all sets of the modality together; ``weighed`` after a name
-    means ``retrieval.phrasing.weigh`` with the searched items as its pool. The constants of
-    ``weigh`` were chosen on the nouns of the split ``train``, see ``choice_of_constants``.
+    English templates; ``every`` is all sets of the modality together but ``name``; ``weighed``
+    after a name means ``retrieval.phrasing.weigh`` with the searched items as its pool. How often
+    ``name`` repeats, up to how many words a query is a name, and the temperature of ``weigh`` were
+    chosen on the split ``train``: see ``repeats`` and ``temperatures``.
 """
 
 from __future__ import annotations
@@ -41,7 +49,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +63,7 @@ from retrieval.models import model
 from retrieval.phrasing import Phrased
 from retrieval.prompts import PromptSet
 from retrieval.types import Encoder, Modality, Vectors
+from tests.benchmarks.quality import embedded, stamps
 
 Relevant = NDArray[np.bool_]
 
@@ -221,12 +230,29 @@ def measured(task: Task, ways: Mapping[str, PromptSet], embed: Renderings) -> di
     report["plain"] = figures(plain, plain)
     for name, used in ways.items():
         queries = phrased(task, used, embed)
-        vectors = np.concatenate([one.vector for one in queries])
-        report[name] = figures(precisions(vectors, task), plain)
-        weighed = [phrasing.weigh(one, task.items) for one in queries]
-        vectors = np.concatenate([one.vector for one in weighed])
-        report[f"{name} weighed"] = figures(precisions(vectors, task), plain)
+        report[name] = figures(precisions(rows(queries), task), plain)
+        if len(queries[0].templates) > 1:
+            weights = weighed(task, used, embed)
+            queries = [replace(one, weights=weights) for one in queries]
+            report[f"{name} weighed"] = figures(precisions(rows(queries), task), plain)
     return report
+
+
+def weighed(task: Task, used: PromptSet, embed: Renderings) -> phrasing.Weights:
+    """The weights of a set's templates, which are the same for all queries of a language."""
+    query = task.queries[0]
+    words = phrasing.WORDS[prompts.language(query)].split()
+    columns = zip(*(used.render(word, like=query) for word in words), strict=True)
+    vectors = np.stack([embed(list(texts)) for texts in columns])
+    equal = Phrased(("",), vectors[:1, 0], np.ones(1, np.float32))
+    return phrasing.weigh(
+        equal, vectors, task.items[:: max(1, len(task.items) // phrasing.POOL)]
+    ).weights
+
+
+def rows(queries: Sequence[Phrased]) -> Vectors:
+    """The vectors of queries, ``(q, dim)``."""
+    return np.concatenate([one.vector for one in queries])
 
 
 def figures(found: NDArray[np.float64], plain: NDArray[np.float64]) -> dict[str, float]:
@@ -294,6 +320,13 @@ def sound_tasks(kinds: Sequence[str], clips: Vectors) -> dict[str, Task]:
     }
 
 
+def part(whole: Task, count: int) -> Task:
+    """The same task with ``count`` of its queries, spread evenly."""
+    step = len(whole.queries) // count
+    chosen = slice(0, step * count, step)
+    return Task(whole.queries[chosen], whole.items, whole.relevant[chosen], whole.own[chosen])
+
+
 def task(queries: Sequence[str], items: Vectors, relevant: Relevant) -> Task:
     """Makes a task in which no query is an item."""
     return Task(queries, items, relevant, np.full(len(queries), -1))
@@ -306,30 +339,38 @@ def ways_of(target: Modality) -> dict[str, PromptSet]:
     """The bundled sets for a modality that are of use to everyone, and all of them together."""
     sets = prompts.bundled()
     used = {
-        Modality.IMAGE: ("photo", "scene", "people"),
-        Modality.AUDIO: ("sound",),
-        Modality.TEXT: ("passage",),
+        Modality.IMAGE: ("name", "photo", "scene", "people"),
+        Modality.AUDIO: ("name", "sound"),
+        Modality.TEXT: ("name", "passage"),
     }[target]
     ways = {name: sets[name] for name in used}
     if target is Modality.IMAGE:
         ways["photo_en"] = PromptSet("photo_en", "", sets["photo"].templates)
-    fitting = [one for one in sets.values() if target in one.modalities]
-    ways["every"] = PromptSet("every", "", tuple(text for one in fitting for text in one.templates))
+    fitting = [one for name, one in sets.items() if target in one.modalities and name != "name"]
+    templates = (text for one in fitting for text in one.templates)
+    ways["every"] = PromptSet("every", "", tuple(dict.fromkeys(templates)))
     return ways
 
 
-def constants(task: Task, embed: Renderings) -> list[dict[str, Any]]:
-    """Mean average precision through all sets, by the constants of ``weigh``."""
-    queries = phrased(task, ways_of(Modality.IMAGE)["every"], embed)
-    rows = []
-    before = phrasing.TOP, phrasing.TEMPERATURE
-    for top, temperature in itertools.product((0.002, 0.01, 0.05), (0.005, 0.01, 0.02, 0.05, 0.2)):
-        phrasing.TOP, phrasing.TEMPERATURE = top, temperature
-        vectors = np.concatenate([phrasing.weigh(one, task.items).vector for one in queries])
-        mean = round(100 * float(precisions(vectors, task)[:, 0].mean()), 2)
-        rows.append({"top": top, "temperature": temperature, "map": mean})
-    phrasing.TOP, phrasing.TEMPERATURE = before
-    return rows
+def repeats(task: Task, embed: Renderings) -> dict[str, Any]:
+    """A task with every query said once, twice, three times."""
+    ways = {str(count): PromptSet("name", "", ("{query}",), repeat=count) for count in range(2, 4)}
+    return measured(task, ways, embed)
+
+
+def temperatures(task: Task, embed: Renderings) -> list[dict[str, Any]]:
+    """Mean average precision through the set ``photo`` and through all, by temperature."""
+    found = []
+    before = phrasing.TEMPERATURE
+    ways = ways_of(Modality.IMAGE)
+    for name, temperature in itertools.product(("photo", "every"), (0.002, 0.005, 0.01, 0.02, 1)):
+        phrasing.TEMPERATURE = temperature
+        weights = weighed(task, ways[name], embed)
+        queries = [replace(one, weights=weights) for one in phrased(task, ways[name], embed)]
+        mean = round(100 * float(precisions(rows(queries), task)[:, 0].mean()), 2)
+        found.append({"set": name, "temperature": temperature, "map": mean})
+    phrasing.TEMPERATURE = before
+    return found
 
 
 def main() -> None:
@@ -338,6 +379,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--stamps", type=Path)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
 
@@ -374,6 +416,18 @@ def main() -> None:
         names = [pair["name"] for pair in pairs]
         tasks[Modality.AUDIO]["noun_pairs"] = task(names, items, np.eye(len(names), dtype=bool))
 
+    if options.stamps:
+        paths, nouns, _, _ = stamps(options.stamps)
+        items = kept(
+            options.work / "stamps.npy",
+            lambda: embedded(
+                encoder.towers[Modality.IMAGE], [read_picture(path) for path in paths]
+            ),
+        )
+        names = sorted(set(nouns))
+        relevant = np.array(nouns) == np.array(names)[:, None]
+        tasks[Modality.IMAGE]["noun_stamps"] = task(names, items, relevant)
+
     report: dict[str, Any] = {"space": encoder.space}
     for target, shapes in tasks.items():
         ways = ways_of(target)
@@ -381,13 +435,17 @@ def main() -> None:
             some = dict(ways)
             if shape != "noun_zh":
                 some.pop("photo_en", None)
-            if shape == "sentence" and len(one.queries) > 1_000:
-                some.pop("every")  # two hours of embedding
-                some = dict(itertools.islice(some.items(), 1))
+            if shape == "sentence" and len(one.queries) > 1_000:  # minutes for each template
+                some = dict(itertools.islice(some.items(), 2))
             report[f"{target}, {shape}"] = measured(one, some, embed)
     train = [one.captions for one in splits["train"]]
-    learned = kept(options.work / "train_images.npy", lambda: pictures("train"))
-    report["choice_of_constants"] = constants(picture_tasks(train, learned)["noun"], embed)
+    over_train = picture_tasks(
+        train, kept(options.work / "train_images.npy", lambda: pictures("train"))
+    )
+    report["image train, repeats"] = {
+        shape: repeats(over_train[shape], embed) for shape in ("noun", "phrase")
+    } | {"sentence": repeats(part(over_train["sentence"], 1_000), embed)}
+    report["image train, temperatures"] = temperatures(over_train["noun"], embed)
     print(json.dumps(report, indent=2, ensure_ascii=False))
 
 

@@ -7,13 +7,16 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import learn
 from retrieval.errors import AnyseekError, QueryError
 from retrieval.types import Modality
+
+if TYPE_CHECKING:
+    from cli.explain import Note
 
 app = typer.Typer(
     name="anyseek",
@@ -74,6 +77,16 @@ RelevanceOption = Annotated[
 NullOption = Annotated[
     bool,
     typer.Option("--null", "-0", help="With --format paths: end paths with NUL, for xargs -0."),
+]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Say below each hit why it is one.")]
+ExplainDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--explain-dir",
+        metavar="DIR",
+        help="The same, with a heat map of each picture as a PNG in this folder.",
+        show_default=False,
+    ),
 ]
 
 
@@ -190,6 +203,8 @@ def search(
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
     null: NullOption = False,
+    explain: ExplainOption = False,
+    explain_dir: ExplainDirOption = None,
     index: IndexOption = None,
 ) -> None:
     """Find files by words, in any of sixteen languages."""
@@ -204,7 +219,20 @@ def search(
     with Store(index_path(index)) as store:
         searcher = Searcher(store)
         hits = searcher.by_text(_text(query), wanted)
-    render.hits(hits, format, searcher.remarks, null=null)
+        notes: list[Note] = []
+        if explain or explain_dir:
+            from cli.explain import notes as explained
+            from cli.explain import words_asked
+
+            notes = explained(
+                store,
+                searcher,
+                hits,
+                asked=words_asked(searcher, _text(query)),
+                source=Modality.TEXT,
+                folder=explain_dir,
+            )
+    render.hits(hits, format, searcher.remarks, null=null, notes=notes)
 
 
 @app.command()
@@ -226,6 +254,8 @@ def similar(
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
     null: NullOption = False,
+    explain: ExplainOption = False,
+    explain_dir: ExplainDirOption = None,
     index: IndexOption = None,
 ) -> None:
     """Find files like FILE, which need not be indexed; FILE itself is left out."""
@@ -240,7 +270,22 @@ def similar(
     with Store(index_path(index)) as store:
         searcher = Searcher(store)
         hits = searcher.by_example(file, wanted)
-    render.hits(hits, format, searcher.remarks, null=null)
+        notes: list[Note] = []
+        if explain or explain_dir:
+            from cli.explain import notes as explained
+            from retrieval.explain import Piece
+
+            source, vector = searcher.example(file)
+            piece = Piece.example(_text(str(file)), vector)
+            notes = explained(
+                store,
+                searcher,
+                hits,
+                asked=lambda _: [piece],
+                source=source,
+                folder=explain_dir,
+            )
+    render.hits(hits, format, searcher.remarks, null=null, notes=notes)
 
 
 @app.command()

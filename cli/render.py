@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cli.explain import Note
     from indexer.report import Progress, Report
     from retrieval.index import Device
     from retrieval.models import ModelSpec
@@ -54,25 +55,39 @@ def shown(path: bytes) -> str:
 # ---- hits --------------------------------------------------------------------------------------
 
 
-def hits(found: Sequence[Hit], format: str, remarks: Sequence[str], *, null: bool) -> None:
-    """Writes hits, best first."""
-    for text in remarks:
+def hits(
+    found: Sequence[Hit],
+    format: str,
+    remarks: Sequence[str],
+    *,
+    null: bool,
+    notes: Sequence[Note] = (),
+) -> None:
+    """Writes hits, best first, each with its note if there are any; bare paths stay bare."""
+    for text in (*remarks, *(note.remark for note in notes if note.remark)):
         remark(text)
+    explained = dict(enumerate(notes))
     if format == "json":
         utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
-        for hit in found:
-            print(json.dumps(_fields(hit), ensure_ascii=not (utf8 and _is_text(hit.path))))
+        for number, hit in enumerate(found):
+            values = _fields(hit)
+            if number in explained:
+                values["explanation"] = explained[number].fields
+            plain = json.dumps(values, ensure_ascii=False)
+            print(plain if utf8 and _is_text(plain) else json.dumps(values))
     elif format == "paths":
         sys.stdout.flush()
         end = b"\0" if null else b"\n"
         sys.stdout.buffer.write(b"".join(hit.path + end for hit in found))
         sys.stdout.buffer.flush()
     elif sys.stdout.isatty():
-        _table(found)
+        _table(found, notes)
     else:
-        for hit in found:
+        for number, hit in enumerate(found):
             columns = (f"{hit.relevance:.2f}", hit.modality, shown(hit.path), _where(hit))
             print("\t".join(columns).rstrip())
+            for line in explained[number].lines if number in explained else ():
+                print(f"    {line}")
     if not found:
         remark("nothing in the index answers this")
 
@@ -100,10 +115,11 @@ def _fields(hit: Hit) -> dict[str, object]:
     }
 
 
-def _is_text(path: bytes) -> bool:
+def _is_text(text: str) -> bool:
+    """Tells whether all of it can be written as UTF-8; names that are none cannot."""
     try:
-        path.decode("utf-8")
-    except UnicodeDecodeError:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
         return False
     return True
 
@@ -115,25 +131,25 @@ def _where(hit: Hit) -> str:
     elif hit.place.line is not None:
         parts.append(f"line {hit.place.line}")
     if hit.spans:
-        shown_spans = [f"{_clock(span.start_s)}-{_clock(span.end_s)}" for span in hit.spans]
+        shown_spans = [f"{clock(span.start_s)}-{clock(span.end_s)}" for span in hit.spans]
         more = ", …" if len(shown_spans) > SHOWN_SPANS else ""
         parts.append(", ".join(shown_spans[:SHOWN_SPANS]) + more)
     elif hit.place.start_s is not None and hit.place.end_s is not None:
-        parts.append(f"{_clock(hit.place.start_s)}-{_clock(hit.place.end_s)}")
+        parts.append(f"{clock(hit.place.start_s)}-{clock(hit.place.end_s)}")
     if hit.place.text is not None:
         text = printable(" ".join(hit.place.text.split()))
         parts.append(text if len(text) <= 80 else text[:79] + "…")
     return ": ".join(parts)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Writes a place in a recording as players do: 1:05, 1:02:03."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def _table(found: Sequence[Hit]) -> None:
+def _table(found: Sequence[Hit], notes: Sequence[Note]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -144,11 +160,13 @@ def _table(found: Sequence[Hit]) -> None:
     table.add_column("file", overflow="fold")
     if any(_where(hit) for hit in found):
         table.add_column("where", style="dim")
-    for hit in found:
+    for number, hit in enumerate(found):
         path = Text(shown(hit.path))
         path.stylize(f"link {Path(os.fsdecode(hit.path)).as_uri()}")
         row = [f"{hit.relevance:.2f}", hit.modality.value, path, Text(_where(hit))]
         table.add_row(*row[: len(table.columns)])
+        if number < len(notes):
+            table.add_row("", "", Text("\n".join(notes[number].lines), style="dim"))
     if found:
         Console().print(table)
 

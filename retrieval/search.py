@@ -156,20 +156,30 @@ class Searcher:
         Raises:
             QueryError: If the file cannot be used.
         """
+        modality, vector = self.example(path)
+        stored = self._store.item(self._own_path(path))
+        if not wanted.modalities:
+            wanted = replace(wanted, modalities=(modality,))
+        vectors = dict.fromkeys(self._targets(wanted), vector)
+        return self._ranked(vectors, modality, wanted, without=stored[0] if stored else None)
+
+    def example(self, path: Path) -> tuple[Modality, Vectors]:
+        """Gives the kind of a file, and the vector ``(1, dim)`` that stands for it in a query.
+
+        Args:
+            path: A picture, a sound or a text; if the index has it unchanged, its own vectors.
+
+        Raises:
+            QueryError: If the file cannot be used.
+        """
         from retrieval import media  # a search in words needs no decoder
 
         own = self._own_path(path)
         modality = media.modality_of(own)
         if modality is None or modality not in self.encoder.towers:
             raise QueryError(f"{path} is no kind of file that this index can be searched with")
-        stored = self._store.item(own)
         vector = self._stored_vector(own)
-        if vector is None:
-            vector = self._embedded(path, own)
-        if not wanted.modalities:
-            wanted = replace(wanted, modalities=(modality,))
-        vectors = dict.fromkeys(self._targets(wanted), vector)
-        return self._ranked(vectors, modality, wanted, without=stored[0] if stored else None)
+        return modality, self._embedded(path, own) if vector is None else vector
 
     def _own_path(self, path: Path) -> bytes:
         """Gives the path by which the index knows a file: links to files keep their names."""

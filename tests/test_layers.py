@@ -39,7 +39,7 @@ ONLY_IN = {
     "soundfile": ("retrieval/sounds.py", "retrieval/learn/"),
     "soxr": ("retrieval/sounds.py", "retrieval/learn/"),
     "av": ("retrieval/sounds.py",),
-    "PIL": ("retrieval/media.py", "retrieval/towers/", "retrieval/learn/"),
+    "PIL": ("retrieval/media.py", "retrieval/heat.py", "retrieval/towers/", "retrieval/learn/"),
     "typer": ("cli/",),
     "rich": ("cli/",),
     "platformdirs": ("cli/", "retrieval/towers/", "retrieval/learn/", "retrieval/vocabulary/"),

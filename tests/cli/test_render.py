@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli import render
+from cli.explain import Note
 from indexer.report import Report, Silence
 from indexer.scan import Skipped
 from retrieval.index import Device
@@ -72,11 +73,12 @@ def write(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
         null: bool = False,
         encoding: str = "utf-8",
         terminal: bool = False,
+        notes: Sequence[Note] = (),
     ) -> bytes:
         stream = Stream(encoding, terminal=terminal)
         monkeypatch.setattr(sys, "stdout", stream)
         try:
-            render.hits(found, format, [], null=null)
+            render.hits(found, format, [], null=null, notes=notes)
             return stream.written
         finally:
             monkeypatch.undo()
@@ -227,6 +229,35 @@ def test_table_on_a_terminal(write: Write, monkeypatch: pytest.MonkeyPatch) -> N
     for forbidden in ("\x1b[31m", "\x1b[5m", "\x1b]0;", "\u202e", "\x07"):
         assert forbidden not in text
     assert "file:///a/%FF%FE.jpg" in text
+
+
+def test_notes(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each hit has its own note: indented in a pipe, in the file's column on a terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+    found = [hit(b"/a/b.jpg"), hit(b"/a/c.jpg")]
+    notes = [Note(("one", "two"), {"near": "\udcff"}), Note(("three",), {"near": "é"})]
+    assert write(found, "table", notes=notes).decode().splitlines() == [
+        "0.50\timage\t/a/b.jpg",
+        "    one",
+        "    two",
+        "0.50\timage\t/a/c.jpg",
+        "    three",
+    ]
+    rows = [json.loads(line) for line in write(found, "json", notes=notes).splitlines()]
+    assert [row["explanation"] for row in rows] == [{"near": "\udcff"}, {"near": "é"}]
+    assert write(found, "paths", notes=notes) == b"/a/b.jpg\n/a/c.jpg\n"
+    monkeypatch.setenv("TERM", "dumb")
+    shown = write(found, "table", terminal=True, notes=notes).decode().splitlines()
+    words = [[word for word in line.split() if word] for line in shown]
+    assert [line[-1] for line in words[1:]] == ["/a/b.jpg", "one", "two", "/a/c.jpg", "three"]
+
+
+def test_reasons_for_missing_maps_are_remarks(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a note could not give is said on stderr, once."""
+    write([hit(), hit()], "table", notes=[Note((), {}, "no map of x"), Note((), {})])
+    assert capsys.readouterr().err == "anyseek: no map of x\n"
 
 
 def test_no_hits(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -389,7 +420,7 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_clock(seconds: float, shown: str) -> None:
     """Places in a recording look as players show them, to the nearest second."""
-    assert render._clock(seconds) == shown
+    assert render.clock(seconds) == shown
 
 
 def recording(*spans: Span) -> Hit:

@@ -1,0 +1,182 @@
+"""Explanations of hits, as lines for people and as fields for programs, and their heat maps."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.render import clock, printable, shown
+from retrieval.types import Modality
+
+if TYPE_CHECKING:
+    from retrieval.explain import Explanation, Piece, Window
+    from retrieval.search import Hit, Searcher
+    from retrieval.store import Store
+
+SHOWN_TEMPLATES = 3  # the strongest; --format json has them all
+BARS = "▁▂▃▄▅▆▇█"
+COLUMNS = 60  # of the bars; longer recordings show the best of several windows in each
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An explanation as it is written.
+
+    Attributes:
+        lines: Below the hit, for people.
+        fields: The value of ``"explanation"`` in a hit's JSON object.
+        remark: Why there is no heat map where one was asked for.
+    """
+
+    lines: tuple[str, ...]
+    fields: dict[str, object]
+    remark: str | None = None
+
+
+def words_asked(searcher: Searcher, query: str) -> Callable[[Modality], Sequence[Piece]]:
+    """Gives the pieces of a query in words, for each kind of target."""
+    import numpy as np
+
+    from retrieval import prompts
+    from retrieval.explain import Piece
+
+    words = " ".join(query.split())
+    tower = searcher.encoder.towers[Modality.TEXT]
+
+    def pieces(target: Modality) -> Sequence[Piece]:
+        renderings = tuple(prompts.choose(words, target).render(words))
+        vectors = tower.embed([tower.prepare(text) for text in renderings])
+        weights = np.full(len(renderings), 1 / len(renderings), np.float32)
+        return [Piece(words, vectors, weights, renderings)]
+
+    return pieces
+
+
+def notes(
+    store: Store,
+    searcher: Searcher,
+    hits: Sequence[Hit],
+    *,
+    asked: Callable[[Modality], Sequence[Piece]],
+    source: Modality,
+    folder: Path | None,
+) -> list[Note]:
+    """Explains hits, and draws heat maps of pictures if there is a folder for them.
+
+    Args:
+        store: Where the hits come from.
+        searcher: What found them.
+        hits: In the order in which they are written.
+        asked: The pieces of the query, as they were put to a modality.
+        source: Kind of the query, for relevances.
+        folder: For the maps.
+
+    Raises:
+        QueryError: If a map cannot be written.
+    """
+    from retrieval.calibrate import UNFITTED
+    from retrieval.explain import Explainer
+    from retrieval.search import usable_space
+
+    calibrations = usable_space(store)[0].calibrations
+    explainer = Explainer(store, searcher.encoder)
+    pieces = {modality: asked(modality) for modality in {hit.modality for hit in hits}}
+    made = []
+    digits = max(2, len(str(len(hits))))
+    for rank, hit in enumerate(hits, start=1):
+        relevance = calibrations.get((source, hit.modality), UNFITTED).relevance
+        told = explainer.explain(hit, pieces[hit.modality], relevance=relevance)
+        map_path, reason = None, None
+        if folder is not None and hit.modality is Modality.IMAGE:
+            map_path, reason = _mapped(searcher, hit, pieces[hit.modality], folder, rank, digits)
+        made.append(Note(lines(told, map_path), fields(told, map_path), reason))
+    return made
+
+
+def _mapped(
+    searcher: Searcher, hit: Hit, pieces: Sequence[Piece], folder: Path, rank: int, digits: int
+) -> tuple[Path | None, str | None]:
+    """Draws a hit's heat map; gives its path, or why there is none."""
+    from retrieval import heat
+    from retrieval.errors import MediaError
+    from retrieval.explain import blend
+
+    tower = searcher.encoder.towers[Modality.IMAGE]
+    try:
+        picture = heat.read(hit.path, tower.side_px)
+    except MediaError as error:
+        return None, f"no map of {shown(hit.path)}: it {error}"
+    path = folder / heat.file_name(rank, hit.path, digits=digits)
+    heat.save(heat.drawn(picture, heat.heat_map(picture, tower, blend(pieces)[0])), path)
+    return path, None
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def lines(told: Explanation, map_path: Path | None) -> tuple[str, ...]:
+    """Writes an explanation for people, a line for each thing that there is to say."""
+    rows = []
+    templates = [share for term in told.terms for share in term.templates]
+    if len(told.terms) > 1:
+        rows.append(("terms", [f"{printable(t.label)} {t.share:+.2f}" for t in told.terms]))
+    if len(templates) > len(told.terms):
+        best = sorted(templates, key=lambda share: -abs(share.share))[:SHOWN_TEMPLATES]
+        more = ["…"] if len(templates) > len(best) else []
+        rows.append(("templates", [f"{printable(s.label)} {s.share:+.2f}" for s in best] + more))
+    rows.append(("near", [word.text for word in told.words]))
+    rows.append(("passage", [f"{printable(s.label)} {s.share:+.2f}" for s in told.passage]))
+    if len(told.windows) > 1:
+        rows.append(("windows", [_bars(told.windows)]))
+    if map_path is not None:
+        rows.append(("map", [shown(os.fsencode(map_path))]))
+    return tuple(f"{name:<9} {', '.join(parts)}" for name, parts in rows if parts)
+
+
+def _bars(windows: Sequence[Window]) -> str:
+    """Draws relevance over time, from empty at 0 to full at 1."""
+    count = min(len(windows), COLUMNS)
+    edges = [len(windows) * column // count for column in range(count + 1)]
+    heights = [
+        max(window.relevance for window in windows[start:end])
+        for start, end in itertools.pairwise(edges)
+    ]
+    bars = "".join(BARS[min(int(height * len(BARS)), len(BARS) - 1)] for height in heights)
+    best = max(windows, key=lambda window: window.score)
+    place = f"{clock(best.start_s)}-{clock(best.end_s)}"
+    whole = f"{clock(windows[0].start_s)}-{clock(windows[-1].end_s)}"
+    return f"{bars} over {whole}, best {best.relevance:.2f} at {place}"
+
+
+def fields(told: Explanation, map_path: Path | None) -> dict[str, object]:
+    """Gives an explanation for programs; every key is always there."""
+    return {
+        "terms": [
+            {
+                "term": term.label,
+                "weight": term.weight,
+                "share": round(term.share, 6),
+                "templates": [
+                    {"template": share.label, "share": round(share.share, 6)}
+                    for share in term.templates
+                ],
+            }
+            for term in told.terms
+        ],
+        "near": [{"word": word.text, "score": round(word.score, 4)} for word in told.words],
+        "passage": [{"word": share.label, "loss": round(share.share, 4)} for share in told.passage],
+        "windows": [
+            {
+                "start_s": window.start_s,
+                "end_s": window.end_s,
+                "score": round(window.score, 6),
+                "relevance": round(window.relevance, 4),
+            }
+            for window in told.windows
+        ],
+        "map": None if map_path is None else str(map_path.absolute()),
+    }

@@ -23,6 +23,7 @@ demo: .venv/base
 	$(BIN)/anyseek search "how do I bake bread" -k 3
 	$(BIN)/anyseek search "雪山" -k 3 --in image
 	$(BIN)/anyseek search "怎样泡绿茶" -k 3
+	$(BIN)/anyseek search "castle" -k 2 --in image --explain-dir .demo/maps
 	$(BIN)/anyseek similar data/samples/photos/dutch-windmills.webp -k 3
 	$(BIN)/anyseek search "thunder" -k 3 --in audio
 	$(BIN)/anyseek search "a horse neighing" -k 3 --in audio

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from retrieval.errors import QueryError
 from retrieval.scoring import Judged
 from retrieval.types import Encoder, Modality, Place, Tower, Vectors
-from retrieval.vocabulary import vocabulary
+from retrieval.vocabulary import heard, vocabulary
 from retrieval.vocabulary.nearest import Word, mean_of, nearest_words
 
 if TYPE_CHECKING:
@@ -277,7 +277,13 @@ class Explainer:
         words, vectors = vocabulary(self._space.name, tower, cache=self._cache)
         return Explanation(
             terms=shares(pieces, rows[best]),
-            words=nearest_words(rows[best], words, vectors, mean=self._mean(hit.modality)),
+            words=nearest_words(
+                rows[best],
+                words,
+                vectors,
+                mean=self._mean(hit.modality),
+                without=heard() if hit.modality is Modality.IMAGE else (),
+            ),
             windows=_windows(places, judge(rows)) if judge else (),
             passage=without_each(hit.place.text, tower, query) if hit.place.text else (),
         )

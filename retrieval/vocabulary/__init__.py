@@ -29,6 +29,12 @@ def words() -> tuple[str, ...]:
     return tuple((HERE / "words.txt").read_text("utf-8").split("\n")[:-1])
 
 
+@functools.cache
+def heard() -> frozenset[str]:
+    """Gives the words that only a sound can be near to: no picture shows a dog's growling."""
+    return frozenset((HERE / "heard.txt").read_text("utf-8").split("\n")[:-1])
+
+
 def digest() -> str:
     """Tells one list of words from another: 16 hexadecimal digits."""
     return hashlib.blake2b("\n".join(words()).encode(), digest_size=8).hexdigest()

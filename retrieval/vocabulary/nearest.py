@@ -7,7 +7,7 @@ modality as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
@@ -53,6 +53,7 @@ def nearest_words(
     vectors: Vectors,
     *,
     mean: NDArray[np.float32] | None = None,
+    without: Collection[str] = (),
     k: int = K,
 ) -> tuple[Word, ...]:
     """Names what an item is near to, nearest first.
@@ -64,6 +65,7 @@ def nearest_words(
         words: ``n`` of them.
         vectors: ``(n, dim)`` float32, the words'.
         mean: ``(dim,)``, of vectors of the item's modality; nothing is held back without it.
+        without: Words that are not named.
         k: At most so many.
     """
     query = item if mean is None else item - HELD_BACK * mean
@@ -72,7 +74,7 @@ def nearest_words(
     for index in np.argsort(-scores, kind="stable").tolist():
         if len(chosen) == k:
             break
-        if not any(
+        if words[index] not in without and not any(
             float(vectors[index] @ vectors[other]) >= SAME or _nested(words[index], words[other])
             for other in chosen
         ):

@@ -33,6 +33,15 @@ def test_the_list_is_in_order() -> None:
         assert re.fullmatch(r"[a-z][a-z'-]*( [a-z'-]+){0,4}", word), word
 
 
+def test_words_that_are_only_heard() -> None:
+    """They are some of the words, in order; things that make sounds are not among them."""
+    listed = (WEIGHTS.parent / "vocabulary" / "heard.txt").read_text("utf-8").splitlines()
+    assert listed == sorted(package.heard())
+    assert package.heard() < set(WORDS)
+    assert {"dog barking", "noise", "purring"} <= package.heard()
+    assert not {"dog", "guitar", "thunderstorm", "siren", "singing"} & package.heard()
+
+
 def test_the_shipped_vectors_are_of_this_model_and_these_words() -> None:
     """`python -m retrieval.vocabulary` was run since the model or the words last changed."""
     spec = model()
@@ -50,6 +59,15 @@ def test_the_shipped_vectors_are_of_this_model_and_these_words() -> None:
     some = [0, 1000, len(WORDS) - 1]
     own = spec.load().towers[Modality.TEXT].embed([WORDS[index] for index in some])
     assert np.abs(vectors[some] - own).max() < 0.0005
+
+
+def test_other_words_are_not_given_the_shipped_vectors(tmp_path: Path) -> None:
+    """After a change of the list, the vectors that came with the old one no longer count."""
+    some = ("red", "blue")
+    with mock.patch.object(package, "words", return_value=some):
+        words, vectors = vocabulary(model().space, WordTower(), cache=tmp_path)
+    assert words == some
+    assert np.abs(vectors - WordTower().embed(some)).max() < 0.0005
 
 
 def test_shipping_again_gives_the_same_file(tmp_path: Path) -> None:
@@ -123,6 +141,16 @@ def test_what_all_share_is_held_back() -> None:
     )
     far = np.array([0.9, 0.0, 0.0], np.float32)  # most of what "a" has
     assert [word.text for word in nearest_words(item, names, vectors, mean=far)] == ["b", "a", "c"]
+
+
+def test_words_that_are_not_wanted() -> None:
+    """They leave their places to others, and keep nothing else out."""
+    names = ("purring", "purring cat", "cat")
+    vectors = np.array([[1, 0, 0], [0.8, 0.6, 0], [0.6, 0, 0.8]], np.float32)
+    item = np.array([1, 0, 0], np.float32)
+    found = nearest_words(item, names, vectors, without={"purring"})
+    assert [word.text for word in found] == ["purring cat"]
+    assert [word.text for word in nearest_words(item, names, vectors)] == ["purring", "cat"]
 
 
 def test_doubles_are_left_out() -> None:

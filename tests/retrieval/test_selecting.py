@@ -249,6 +249,21 @@ def test_what_is_common_is_found_without_an_index(store: Store, space: Space) ->
         assert ("IS TRUE" in asked[-1]) == scanned
 
 
+def test_the_corners_of_a_box_are_not_near(store: Store, space: Space) -> None:
+    """Around Paris: within thirty kilometres, only within the box around them, and far away."""
+    rng = np.random.default_rng(0)
+    places = [(48.9, 2.4), (49.08, 2.7), (50.0, 2.4)]
+    items = [
+        make_record(b"/%d" % n, unit_rows(rng, 1, DIM), lat=lat, lon=lon)
+        for n, (lat, lon) in enumerate(places)
+    ]
+    store.write(Batch(records=items), space)
+    wanted = Filters(near=Near(48.86, 2.35, 30))
+    assert store.vector_ids(space, IMAGE, wanted).tolist() == [1]
+    assert store.vector_ids(space, IMAGE, wanted, without=True).tolist() == [2, 3]
+    assert store.count([IMAGE], wanted) == 1
+
+
 def test_the_ends_of_the_calendar(store: Store, space: Space) -> None:
     """Dates that no clock can show compare as what they are: earlier or later than all."""
     store.write(

@@ -150,6 +150,14 @@ def test_json(write: Write) -> None:
         "text": None,
         "spans": [],
         "space": "colours-1",
+        "date": None,
+        "taken_at": None,
+        "camera": None,
+        "lat": None,
+        "lon": None,
+        "width": None,
+        "height": None,
+        "duration_s": None,
     }
     found = json.loads(second)
     assert [found[key] for key in KEYS] == ["/a/c.txt", "text", 0.25, 1.5, 2.5, "colours-1"]

@@ -197,7 +197,13 @@ def test_known_distances() -> None:
         assert got == pytest.approx(want, abs=1e-6)
 
 
-@given(LATS, LONS, st.floats(1e-3, 25_000), st.floats(0, 1), st.floats(0, 2 * math.pi))
+@given(
+    LATS,
+    LONS,
+    st.one_of(st.floats(1e-3, 25_000), st.floats(1, 100)),
+    st.floats(0, 1),
+    st.floats(0, 2 * math.pi),
+)
 def test_the_box_holds_what_is_near(
     lat: float, lon: float, km: float, part: float, bearing: float
 ) -> None:
@@ -231,4 +237,12 @@ def test_a_box_is_no_larger_than_it_must_be() -> None:
     south, north, ((west, east),) = Near(48.86, 2.35, 10).box()
     assert (south, north) == pytest.approx((48.86 - 0.08993, 48.86 + 0.08993), abs=1e-4)
     assert (west, east) == pytest.approx((2.35 - 0.1367, 2.35 + 0.1367), abs=1e-3)
-    assert len(Near(0, 179.99, 10).box()[2]) == 2
+    tenth = 0.0899  # of a degree on the equator, ten kilometres
+    for lon, want in (
+        (179.99, [(179.99 - tenth, 180.0), (-180.0, -180.01 + tenth)]),
+        (-179.99, [(180.01 - tenth, 180.0), (-180.0, -179.99 + tenth)]),
+    ):
+        assert np.array(Near(0, lon, 10).box()[2]) == pytest.approx(np.array(want), abs=1e-4)
+    south, north, spans = Near(89.95, 3, 10).box()
+    assert south == pytest.approx(89.8601, abs=1e-4)
+    assert (north, spans) == (90.0, ((-180.0, 180.0),))

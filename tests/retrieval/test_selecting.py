@@ -19,7 +19,7 @@ from retrieval.filters import Filters, Near
 from retrieval.index import VectorIndex
 from retrieval.search import Searcher, Wanted
 from retrieval.store import Batch, ItemRecord, Space, Store
-from retrieval.store.selecting import _from, condition, nanoseconds
+from retrieval.store.selecting import _from, condition, nanoseconds, vector_ids
 from retrieval.types import Encoder, Fingerprint, Modality, Place
 from retrieval.unmatched import why
 from tests.conftest import make_record, run_sql, unit_rows
@@ -27,6 +27,7 @@ from tests.fakes import DIM, colour_encoder
 from tests.retrieval.test_filters import by_vectors
 
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
+DAY = timedelta(days=1)
 TOY = Encoder("toy", "toy-1", DIM, {})
 
 
@@ -132,7 +133,7 @@ def passes(record: ItemRecord, wanted: Filters) -> bool:
     return all(answers)
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(items=records(), wanted=filters(), where=st.sampled_from(["UTC", "Asia/Kolkata"]))
 def test_what_passes_is_what_passes_one_by_one(
     items: list[ItemRecord], wanted: Filters, where: str
@@ -165,7 +166,7 @@ def test_what_passes_is_what_passes_one_by_one(
                 assert store.share(modality, wanted) == pytest.approx(share)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(items=records(), wanted=filters(), k=st.integers(1, 20))
 def test_searches_give_k_whenever_k_qualify(
     items: list[ItemRecord], wanted: Filters, k: int
@@ -224,6 +225,43 @@ def test_what_is_rare_is_found_by_an_index(store: Store) -> None:
         text = plan(store, wanted)
         assert "vectors USING COVERING INDEX" in text
         assert "parts USING COVERING INDEX" in text
+
+
+def test_what_is_common_is_found_without_an_index(store: Store, space: Space) -> None:
+    """Each way where it is faster."""
+    rng = np.random.default_rng(0)
+    day = datetime(2024, 1, 1)
+    items = [
+        make_record(b"/%d" % n, unit_rows(rng, 1, DIM), taken_at=(day + n * DAY).isoformat())
+        for n in range(60)
+    ]
+    store.write(Batch(records=items), space)
+    asked: list[str] = []
+
+    def spied(statement: str, values: Any) -> Any:
+        asked.append(statement)
+        return store._run(statement, values)
+
+    for days, scanned in ((59, False), (30, True)):
+        wanted = Filters(after=day + days * DAY)
+        ids = vector_ids(spied, space.id, "image", wanted, without=False)
+        assert len(ids) == 60 - days
+        assert ("IS TRUE" in asked[-1]) == scanned
+
+
+def test_the_corners_of_a_box_are_not_near(store: Store, space: Space) -> None:
+    """Around Paris: within thirty kilometres, only within the box around them, and far away."""
+    rng = np.random.default_rng(0)
+    places = [(48.9, 2.4), (49.08, 2.7), (50.0, 2.4)]
+    items = [
+        make_record(b"/%d" % n, unit_rows(rng, 1, DIM), lat=lat, lon=lon)
+        for n, (lat, lon) in enumerate(places)
+    ]
+    store.write(Batch(records=items), space)
+    wanted = Filters(near=Near(48.86, 2.35, 30))
+    assert store.vector_ids(space, IMAGE, wanted).tolist() == [1]
+    assert store.vector_ids(space, IMAGE, wanted, without=True).tolist() == [2, 3]
+    assert store.count([IMAGE], wanted) == 1
 
 
 def test_the_ends_of_the_calendar(store: Store, space: Space) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand
 
+from cli.options import IndexOption, index_path
 from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
@@ -31,16 +32,6 @@ class Format(StrEnum):
     JSON = "json"
 
 
-IndexOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--index",
-        metavar="FILE",
-        envvar="ANYSEEK_INDEX",
-        help="The index file; the platform's user data folder by default.",
-        show_default=False,
-    ),
-]
 NameArgument = Annotated[
     str,
     typer.Argument(
@@ -107,7 +98,7 @@ def add(
     index: IndexOption = None,
 ) -> None:
     """Learn the concept NAME from a few examples: three to ten do well."""
-    learned(name, files, other or (), index=index, force=force)
+    print(learned(name, files, other or (), index=index, force=force))
 
 
 def learned(
@@ -117,8 +108,8 @@ def learned(
     *,
     index: Path | None,
     force: bool = False,
-) -> None:
-    """Makes a concept and stores it."""
+) -> str:
+    """Makes a concept and stores it; gives what to say of it."""
     from cli import render
     from indexer.lock import exclusive
     from retrieval.concepts import made
@@ -146,7 +137,7 @@ def learned(
     ):
         _refuse_to_replace(store, space, name, force=force)
         store.put_concept(concept, space)
-    print(f"learned <{name}> from {_counts(concept)}")
+    return f"learned <{name}> from {_counts(concept)}"
 
 
 @app.command("list")
@@ -225,7 +216,6 @@ def remove(name: NameArgument, index: IndexOption = None) -> None:
 
 def _existing(option: Path | None) -> Path:
     """Gives the index file, and makes sure that it is there: only `anyseek index` makes one."""
-    from cli.options import index_path
     from retrieval.errors import IndexMissingError
 
     path = index_path(option)

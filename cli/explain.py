@@ -83,10 +83,12 @@ def _pieces(searcher: Searcher, hit: Hit, query: Query, manner: Manner) -> list[
     vector = searcher.vector_of(hit)
     blend = searcher.deciding(query, hit.modality, vector, manner)
     found = []
-    for one in searcher.pieces(blend, hit.modality, manner):
+    put = searcher.pieces(blend, hit.modality, manner)
+    usual = put[0].background.spread  # so that a term alone weighs what was written
+    for one in put:
         weight = one.term.weight if one.term.weight > 0 else AVOIDED * one.term.weight
         label = one.term.value if one.term.kind is not Kind.CONCEPT else f"<{one.term.value}>"
-        weight /= one.background.spread
+        weight *= usual / one.background.spread
         if one.phrased is not None:
             found.append(Piece.phrased(label, one.phrased, weight=weight))
         else:

@@ -99,13 +99,13 @@ def search(
     """Find files by words, in any of sixteen languages, by examples, and by both."""
     from retrieval.query import Kind, parse, terms_of, with_options
 
-    asked = with_options(parse([_text(word) for word in query]), add or (), exclude or ())
+    asked = with_options(parse(query), add or (), exclude or ())
     chosen = prompts.asked(prompt, template or (), prompt_file)
     kept = prompts.cache_folder() if cache else None
     words = [term.value for term in terms_of(asked) if term.kind is Kind.WORDS]
     if words:
         prompts.preload(words, _modalities(kind), chosen, kept)
-    from cli import recent
+    from cli import recent, render
     from retrieval.asking import Manner
     from retrieval.scoring import Negatives
     from retrieval.search import Searcher, Wanted
@@ -136,7 +136,7 @@ def search(
     if save is not None:
         from cli.concept import learned
 
-        learned(save, manner.liked, manner.unliked, index=index)
+        render.remark(learned(save, manner.liked, manner.unliked, index=index))
 
 
 def similar(
@@ -225,10 +225,3 @@ def _modalities(kind: In) -> tuple[Modality, ...]:
 
 def _paths(found: Sequence[bytes]) -> tuple[Path, ...]:
     return tuple(Path(os.fsdecode(path)) for path in found)
-
-
-def _text(argument: str) -> str:
-    """Gives an argument as text, whatever bytes were typed; the names of files keep theirs."""
-    if argument.startswith(("./", "../", "/", "~")):
-        return argument
-    return os.fsencode(argument).decode("utf-8", "replace")

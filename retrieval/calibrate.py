@@ -89,5 +89,8 @@ def settled(background: Background, usual: Calibration) -> Background:
     return Background(mean, math.sqrt(variance), background.items)
 
 
+CONFIDENT = 0.2
+"""Relevance from which on a hit counts as a good match, for models that nobody measured."""
+
 UNFITTED = Calibration(a=10.0, b=-3.0)
 """For kinds of query and target that a model has no figures for: 0.5 at a cosine of 0.3."""

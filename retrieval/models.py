@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval import sense
-from retrieval.calibrate import Calibration
+from retrieval.calibrate import CONFIDENT, Calibration
 from retrieval.errors import ModelError
 from retrieval.sense import Sense
 from retrieval.towers import bundled
@@ -42,7 +42,7 @@ class ModelSpec:
     here: bool
     calibrations: Mapping[tuple[Modality, Modality], Calibration]
     load: Callable[[], Encoder]
-    confident: float = 0.5
+    confident: float = CONFIDENT
     sense: Callable[[], Sense | None] = lambda: None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from retrieval.asking import USUAL, Asker, Manner, Piece
 from retrieval.cache import cached
+from retrieval.calibrate import CONFIDENT
 from retrieval.errors import IndexMissingError, ModelError, QueryError
 from retrieval.filters import NO_FILTERS, Filters
 from retrieval.index import VectorIndex
@@ -29,7 +30,6 @@ from retrieval.unmatched import why
 
 SPAN_SHARE = 0.5  # of the best window's relevance
 MAX_SPANS = 10
-CONFIDENT = 0.5  # relevance of a good match, for models that nobody measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.calibrate import Calibration
+from retrieval.calibrate import CONFIDENT, Calibration
 from retrieval.errors import ModelError
 from retrieval.towers import bundled_text
 from retrieval.towers.bundled_audio import AudioTower
@@ -87,7 +87,7 @@ def _card(table: dict[str, Any]) -> Card:
             for query, targets in table["calibration"].items()
             for target, values in targets.items()
         },
-        confident=float(table.get("confident", 0.5)),
+        confident=float(table.get("confident", CONFIDENT)),
     )
 
 

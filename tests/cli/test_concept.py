@@ -139,7 +139,7 @@ def test_bad_input(anyseek: Anyseek, tmp_path: Path) -> None:
     for arguments, message in {
         ("add", "a b", cow): "'a b' cannot be the name of a concept: names have letters, digits",
         ("add", "x", "photos/gone.jpg"): "there is no file at photos/gone.jpg",
-        ("add", "x", "photos"): "photos is no kind of file that this index can be searched with",
+        ("add", "x", "photos"): "photos is a folder; name a picture, a sound or a text",
         ("add", "x", "silent.wav"): "silent.wav is silent from start to end",
         ("add", "x", cow, "--not", cow): "cannot be an example and a counter-example; leave out",
         ("show", "x"): "there is no concept x; `anyseek concept list` shows those that there are",

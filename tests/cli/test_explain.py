@@ -127,7 +127,7 @@ def explained(anyseek: Anyseek, *arguments: str | Path) -> list[dict[str, Any]]:
 
 def test_search_in_json(anyseek: Anyseek) -> None:
     """Every hit has an explanation whose terms and templates add up to its score."""
-    search = ("search", "giraffes", "-k", "5")
+    search = ("search", "giraffes", "-k", "5", "--prompt", "photo")
     plain = explained(anyseek, *search)
     hits = explained(anyseek, *search, "--explain")
     told = [hit.pop("explanation") for hit in hits]
@@ -156,7 +156,7 @@ def test_search_in_json(anyseek: Anyseek) -> None:
 
 def test_lines_stand_below_their_hits(anyseek: Anyseek) -> None:
     """In a pipe, indented lines come after each hit; without them the output is what it was."""
-    search = ("search", "a horse neighing", "-k", "5")
+    search = ("search", "a horse neighing", "-k", "5", "--prompt", "photo")
     plain = anyseek.here(*search)
     done = anyseek.here(*search, "--explain")
     assert (done.code, done.err) == (0, "")

@@ -14,8 +14,8 @@ from retrieval.types import Modality
 
 if TYPE_CHECKING:
     from retrieval.asking import Manner
-    from retrieval.explain import Explanation, Piece, Window
-    from retrieval.query import Query
+    from retrieval.explain import Explainer, Explanation, Piece, Window
+    from retrieval.query import Blend, Query
     from retrieval.search import Hit, Searcher
 
 SHOWN_TEMPLATES = 3  # the strongest; --format json has them all
@@ -45,6 +45,7 @@ def notes(
     manner: Manner,
     *,
     folder: Path | None,
+    explainer: Explainer | None = None,
 ) -> list[Note]:
     """Explains hits, and draws heat maps of pictures if there is a folder for them.
 
@@ -54,18 +55,29 @@ def notes(
         query: What was asked; of AND and OR, the part that decided on a hit is explained.
         manner: How it was put.
         folder: For the maps.
+        explainer: Used again from one query to the next, where there are several.
 
     Raises:
         QueryError: If a map cannot be written.
     """
+    from retrieval.asking import deciding
     from retrieval.explain import Explainer
 
-    explainer = Explainer(searcher.store, searcher.encoder)
+    explainer = explainer or Explainer(searcher.store, searcher.encoder)
+    scorers = {
+        modality: searcher.scorer(query, modality, manner)
+        for modality in {hit.modality for hit in hits}
+    }
+    known: dict[tuple[Modality, Blend], list[Piece]] = {}
     made = []
     digits = max(2, len(str(len(hits))))
     for rank, hit in enumerate(hits, start=1):
-        pieces = _pieces(searcher, hit, query, manner)
-        scorer = searcher.scorer(query, hit.modality, manner)
+        scorer = scorers[hit.modality]
+        decides = deciding(query, scorer, searcher.vector_of(hit))
+        key = (hit.modality, decides)
+        if key not in known:
+            known[key] = _pieces(searcher, hit.modality, decides, manner)
+        pieces = known[key]
         told = explainer.explain(hit, pieces, judge=scorer.judge)
         map_path, reason = None, None
         if folder is not None and hit.modality is Modality.IMAGE:
@@ -74,16 +86,14 @@ def notes(
     return made
 
 
-def _pieces(searcher: Searcher, hit: Hit, query: Query, manner: Manner) -> list[Piece]:
-    """Gives the terms that decided on a hit, as they were put to its modality."""
+def _pieces(searcher: Searcher, modality: Modality, blend: Blend, manner: Manner) -> list[Piece]:
+    """Gives the terms of a blend as they were put to a modality."""
     from retrieval.explain import Piece
     from retrieval.query import Kind
     from retrieval.scoring import AVOIDED
 
-    vector = searcher.vector_of(hit)
-    blend = searcher.deciding(query, hit.modality, vector, manner)
     found = []
-    put = searcher.pieces(blend, hit.modality, manner)
+    put = searcher.pieces(blend, modality, manner)
     usual = put[0].background.spread  # so that a term alone weighs what was written
     for one in put:
         weight = one.term.weight if one.term.weight > 0 else AVOIDED * one.term.weight

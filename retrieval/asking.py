@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,7 @@ class Asker:
         self._encoder = encoder
         self._calibrations = calibrations
         self._sense = sense
+        self._made: dict[tuple[str, ...], bool] = {}
         self._phrased: dict[tuple[Modality, tuple[str, ...], bool], Phrased] = {}
         self._examples: dict[tuple[str, tuple[int, int] | None], Example] = {}
         self.sample = functools.cache(self._sampled)
@@ -145,28 +146,6 @@ class Asker:
         """Gives the terms of a blend as they are compared, in the order written."""
         return [self._piece(term, target, size, manner) for term in blend.terms]
 
-    def deciding(
-        self, query: Query, target: Modality, size: int, item: Vectors, manner: Manner = USUAL
-    ) -> Blend:
-        """Gives the blend that decides on an item: of ``AND`` the worst part, of ``OR`` the best.
-
-        Args:
-            query: The terms.
-            target: Modality of the item.
-            size: How many vectors the index has of it.
-            item: ``(dim,)``.
-            manner: How the query is put.
-        """
-        if isinstance(query, Blend):
-            return query
-        plain = replace(manner, liked=(), unliked=())
-        values = [
-            float(self.scorer(one, target, size, plain).judge(item[None]).log_relevance[0])
-            for one in query.parts
-        ]
-        at = values.index(min(values) if isinstance(query, AllOf) else max(values))
-        return self.deciding(query.parts[at], target, size, item, manner)
-
     def meant(self, query: Query) -> bool:
         """Tells whether anything in a query means something: words, a file or a concept."""
         if self._sense is None:
@@ -174,9 +153,12 @@ class Asker:
         wanted = [term for term in terms_of(query) if term.weight > 0]
         if any(term.kind is not Kind.WORDS for term in wanted):
             return True
-        tower = self._encoder.towers[Modality.TEXT]
-        vectors = tower.embed([tower.prepare(_words(term)) for term in wanted])
-        return bool(self._sense.made(vectors).any())
+        texts = tuple(_words(term) for term in wanted)
+        if texts not in self._made:
+            tower = self._encoder.towers[Modality.TEXT]
+            vectors = tower.embed([tower.prepare(text) for text in texts])
+            self._made[texts] = bool(self._sense.made(vectors).any())
+        return self._made[texts]
 
     def calibration(self, source: Modality, target: Modality) -> Calibration:
         """Gives the map for a kind of query and a kind of item."""
@@ -273,6 +255,24 @@ class Asker:
         self, vector: Vectors, target: Modality, size: int, usual: Calibration
     ) -> Background:
         return settled(self._raw_background(vector, target, size), usual)
+
+
+def deciding(query: Query, scorer: Scorer, item: Vectors) -> Blend:
+    """Gives the blend that decides on an item: of ``AND`` the worst part, of ``OR`` the best.
+
+    Args:
+        query: The terms.
+        scorer: What ``Asker.scorer`` made of it.
+        item: ``(dim,)``.
+    """
+    cosines = (scorer.vectors @ item)[None]
+    tree = scorer.tree.base if isinstance(scorer.tree, Fed) else scorer.tree
+    while not isinstance(query, Blend):
+        assert isinstance(tree, Both | Either)
+        values = [float(part.judge(cosines).log_relevance[0]) for part in tree.parts]
+        at = values.index(min(values) if isinstance(query, AllOf) else max(values))
+        query, tree = query.parts[at], tree.parts[at]
+    return query
 
 
 def blended(pieces: Sequence[Piece]) -> Vectors:

@@ -249,6 +249,7 @@ class Explainer:
         self._encoder = encoder
         self._cache = cache
         self._means: dict[Modality, NDArray[np.float32] | None] = {}
+        self._words: tuple[tuple[str, ...], Vectors] | None = None
         for space in store.spaces():
             if space.name == encoder.space:
                 self._space: Space = space
@@ -274,7 +275,9 @@ class Explainer:
         scores = rows @ query
         best = places.index(hit.place) if hit.place in places else int(scores.argmax())
         tower = self._encoder.towers[Modality.TEXT]
-        words, vectors = vocabulary(self._space.name, tower, cache=self._cache)
+        if self._words is None:
+            self._words = vocabulary(self._space.name, tower, cache=self._cache)
+        words, vectors = self._words
         return Explanation(
             terms=shares(pieces, rows[best]),
             words=nearest_words(

@@ -233,12 +233,6 @@ class Searcher:
         """Gives what judges the items of a modality for a query."""
         return self.asker.scorer(query, target, self._index(target).size, manner)
 
-    def deciding(
-        self, query: Query, target: Modality, item: Vectors, manner: Manner = USUAL
-    ) -> Blend:
-        """Gives the blend within a query that decides on an item: the worst of AND, best of OR."""
-        return self.asker.deciding(query, target, self._index(target).size, item, manner)
-
     def pieces(self, blend: Blend, target: Modality, manner: Manner = USUAL) -> list[Piece]:
         """Gives the terms of a blend as they are put to a modality."""
         return self.asker.pieces(blend, target, self._index(target).size, manner)

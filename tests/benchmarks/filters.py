@@ -74,12 +74,12 @@ def around(random_: np.random.Generator, count: int, middles: Vectors) -> Vector
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def fill(index: Path, items: int) -> None:
+def fill(index: Path, items: int, encoder: Encoder | None = None) -> None:
     """Makes the index through the store, as indexing does."""
     random_ = np.random.default_rng(1)
     middles = centres()
     with Store(index, write=True) as store:
-        space = store.add_space(Encoder("toy", "toy-1", DIM, {}))
+        space = store.add_space(encoder or Encoder("toy", "toy-1", DIM, {}))
         for start in range(0, items, 5_000):
             numbers = range(start, min(start + 5_000, items))
             rows = around(random_, len(numbers), middles)

@@ -8,6 +8,7 @@ Flickr8k's split ``dev`` that ``retrieval.learn.relevance`` did not fit on. An i
 them is asked
 
 ``answerable``  500 captions of its pictures
+``nouns``       those of 98 nouns that its pictures show
 ``taken out``   200 captions of the half's other pictures
 ``absent``      100 words for things that the photographs do not show
 ``keys``        100 times keyboard noise
@@ -20,7 +21,7 @@ Measures:
 ``auroc``       of the first hit's relevance, answerable against taken out; ``strict`` leaves out
                 captions that another picture of the index answers, see below
 ``ece``         expected calibration error (Guo et al. 2017, arXiv 1706.04599) of the first hit's
-                relevance, 15 bins of equal width, over all 1,000 queries
+                relevance, 15 bins of equal width, over all queries
 ``ece_answerable``  the same over the answerable and the taken out alone
 ``right``       share of first hits that answer
 
@@ -42,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.learn import relevance, sense
-from retrieval.learn.relevance import Captions
+from retrieval.learn.relevance import NOUNS, Captions
 from retrieval.models import model
 from retrieval.query import Blend, Kind, Term
 from retrieval.search import Answer, Searcher, Wanted
@@ -119,6 +120,9 @@ def measure(half: Captions, size: int, folder: Path, *, seed: int) -> dict[str, 
             name: [one.said[row].captions[which] for one, row, which in rows]
             for name, rows in queries.items()
         },
+        "nouns": [
+            noun for noun, shown in zip(NOUNS, kept.holds(NOUNS), strict=True) if shown.any()
+        ],
         "absent": list(ABSENT[:EACH]),
         **nonsense,
     }
@@ -140,6 +144,8 @@ def measure(half: Captions, size: int, folder: Path, *, seed: int) -> dict[str, 
             elsewhere = np.array(fits.any(axis=1), bool)
         first = [places[answer.hits[0].path] for answer in answers[name]]
         right[name] = fits[np.arange(len(rows)), first]
+    first = [places[answer.hits[0].path] for answer in answers["nouns"]]
+    right["nouns"] = kept.holds(texts["nouns"])[np.arange(len(first)), first]
     best = {
         name: np.array([answer.hits[0].relevance for answer in found])
         for name, found in answers.items()

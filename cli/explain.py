@@ -73,7 +73,7 @@ def notes(
     digits = max(2, len(str(len(hits))))
     for rank, hit in enumerate(hits, start=1):
         scorer = scorers[hit.modality]
-        decides = deciding(query, scorer, searcher.vector_of(hit))
+        decides = deciding(query, scorer, explainer.vector(hit))
         key = (hit.modality, decides)
         if key not in known:
             known[key] = _pieces(searcher, hit.modality, decides, manner)

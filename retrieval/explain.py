@@ -250,6 +250,7 @@ class Explainer:
         self._cache = cache
         self._means: dict[Modality, NDArray[np.float32] | None] = {}
         self._words: tuple[tuple[str, ...], Vectors] | None = None
+        self._last: tuple[bytes, tuple[Vectors, list[Place]]] | None = None  # hits ask twice
         for space in store.spaces():
             if space.name == encoder.space:
                 self._space: Space = space
@@ -272,8 +273,7 @@ class Explainer:
         """
         rows, places = self._parts(hit.path)
         query = blend(pieces)[0]
-        scores = rows @ query
-        best = places.index(hit.place) if hit.place in places else int(scores.argmax())
+        best = places.index(hit.place) if hit.place in places else int((rows @ query).argmax())
         tower = self._encoder.towers[Modality.TEXT]
         if self._words is None:
             self._words = vocabulary(self._space.name, tower, cache=self._cache)
@@ -291,13 +291,25 @@ class Explainer:
             passage=without_each(hit.place.text, tower, query) if hit.place.text else (),
         )
 
+    def vector(self, hit: Hit) -> Vectors:
+        """Gives the vector ``(dim,)`` of a hit's best part.
+
+        Raises:
+            QueryError: If the hit is not in the index.
+        """
+        rows, places = self._parts(hit.path)
+        return np.asarray(rows[places.index(hit.place) if hit.place in places else 0], np.float32)
+
     def _parts(self, path: bytes) -> tuple[Vectors, list[Place]]:
+        if self._last is not None and self._last[0] == path:
+            return self._last[1]
         item = self._store.item(path)
         if item is None:
             shown = os.fsdecode(path)
             raise QueryError(f"{shown} is not in the index; run `anyseek index FOLDER` again")
         rows = self._store.item_vectors(item[0], self._space).astype(np.float32)
-        return rows, self._store.item_places(item[0], self._space)
+        self._last = (path, (rows, self._store.item_places(item[0], self._space)))
+        return self._last[1]
 
     def _mean(self, modality: Modality) -> NDArray[np.float32] | None:
         if modality not in self._means:

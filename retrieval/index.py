@@ -96,12 +96,13 @@ class VectorIndex:
         masks, fresh = (self._alive, None) if only is None else self._masks(only)
         scores: list[Scores] = []
         ids: list[Ids] = []
-        self.plans = []
+        plans = []  # searches may run at once, in threads
         for segment, mask in zip(self._segments, masks, strict=True):
-            self.plans.append(choose(len(mask), int(mask.sum()), k))
-            found, labels = segment.search(query, k, mask, self.plans[-1].plan)
+            plans.append(choose(len(mask), int(mask.sum()), k))
+            found, labels = segment.search(query, k, mask, plans[-1].plan)
             scores.append(found)
             ids.append(labels)
+        self.plans = plans
         rows = self._matrix if fresh is None else self._matrix[fresh]
         scores.append(rows.astype(np.float32) @ query)
         ids.append(self._ids if fresh is None else self._ids[fresh])

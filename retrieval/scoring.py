@@ -11,7 +11,9 @@ higher than the tree does on the lowest cosines seen so far in each column.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias
@@ -265,12 +267,9 @@ def best(
     cosines = np.empty((0, len(scorer.vectors)), np.float32)
     while True:
         lowest = np.full(len(scorer.vectors), LOWEST, np.float32)
-        fresh: list[Ids] = []
-        for column in np.flatnonzero(scorer.rising):
-            found, ids = search(scorer.vectors[column], reach)
-            lowest[column] = found[-1]
-            fresh.append(ids)
-        new = np.setdiff1d(np.concatenate(fresh), known)
+        results = _searched(search, scorer.vectors[scorer.rising], reach)
+        lowest[scorer.rising] = [found[-1] for found, _ in results]
+        new = np.setdiff1d(np.concatenate([ids for _, ids in results]), known)
         if len(new):
             known = np.concatenate([known, new])
             more = fetch(new).astype(np.float32) @ scorer.vectors.T
@@ -283,6 +282,18 @@ def best(
         if reach >= available or _settled(judged, order, count, scorer.tree, lowest):
             return known[order], Judged(judged.score[order], judged.log_relevance[order])
         reach = min(4 * reach, available)
+
+
+def _searched(search: Search, vectors: Floats, count: int) -> list[tuple[Floats, Ids]]:
+    """Searches for several directions at once, a thread each; the first alone.
+
+    What a search works out for all that follow, such as who passes a filter, is then there.
+    """
+    first = search(vectors[0], count)
+    if len(vectors) == 1:
+        return [first]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [first, *pool.map(lambda vector: search(vector, count), vectors[1:])]
 
 
 def _settled(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from retrieval.query import Blend, Kind, Query, Term, terms_of
 from retrieval.scoring import Judged, Scorer, best
 from retrieval.segments import Ids
 from retrieval.store import NO_DETAILS, Details, Found, Space, Store
-from retrieval.types import Encoder, Modality, Place, Vectors
+from retrieval.types import Encoder, Modality, Place
 from retrieval.unmatched import why
 
 SPAN_SHARE = 0.5  # of the best window's relevance
@@ -236,16 +235,6 @@ class Searcher:
     def pieces(self, blend: Blend, target: Modality, manner: Manner = USUAL) -> list[Piece]:
         """Gives the terms of a blend as they are put to a modality."""
         return self.asker.pieces(blend, target, self._index(target).size, manner)
-
-    def vector_of(self, hit: Hit) -> Vectors:
-        """Gives the vector ``(dim,)`` of a hit's best part."""
-        item = self.store.item(hit.path)
-        if item is None:
-            raise QueryError(f"{os.fsdecode(hit.path)} is no longer in the index; search again")
-        rows = self.store.item_vectors(item[0], self._space).astype(np.float32)
-        places = self.store.item_places(item[0], self._space)
-        best_row = places.index(hit.place) if hit.place in places else 0
-        return np.asarray(rows[best_row], np.float32)
 
     def _examples_in(self, query: Query) -> frozenset[int]:
         """Gives the items that a query names as examples."""

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval import media, sounds
-from retrieval.calibrate import UNFITTED
+from retrieval.calibrate import UNFITTED, Background, Calibration
 from retrieval.learn.data import Captioned, read_captions
 from retrieval.models import model
 from retrieval.phrasing import phrase
@@ -299,12 +299,21 @@ def fusions(
         ),
         "relevance": np.concatenate(
             [
-                calibrations.get((Modality.TEXT, kind), UNFITTED).relevance(scores)
+                relevances(scores, calibrations.get((Modality.TEXT, kind), UNFITTED))
                 for kind, scores in cosines.items()
             ],
             axis=1,
         ),
     }
+
+
+def relevances(scores: Floats, calibration: Calibration) -> Floats:
+    """Gives what a search shows: each row against its own background."""
+    rows = []
+    for row in scores:
+        background = Background(float(row.mean()), float(row.std()), len(row))
+        rows.append(calibration.against(background).relevance(row))
+    return np.stack(rows)
 
 
 def ranks(scores: Floats) -> Floats:

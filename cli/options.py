@@ -174,7 +174,7 @@ LikeOption = Annotated[
     typer.Option(
         "--like",
         metavar="HIT",
-        help="More like this: the number of a hit in the last result (3, 1-4), or a ./file.",
+        help="More like this: the number of a hit in the last result (3, 1-4, 1,3), or a ./file.",
         show_default=False,
     ),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -75,8 +76,8 @@ def picked(index_path: Path, values: Sequence[str]) -> list[bytes]:
 
     Args:
         index_path: The index that is searched.
-        values: Numbers of hits (``3``), ranges of them (``1-4``), or paths with what makes them
-            paths in front (``./3``, ``/home/ada/3.jpg``, ``~/3.jpg``).
+        values: Numbers of hits (``3``), ranges (``1-4``), lists (``1,3``), or paths with what makes
+            them paths in front (``./3``, ``/home/ada/3.jpg``, ``~/3.jpg``).
 
     Returns:
         Paths, absolute; whether those of the second kind exist is not looked at.
@@ -85,7 +86,7 @@ def picked(index_path: Path, values: Sequence[str]) -> list[bytes]:
         QueryError: If one is none of these, or its number means nothing.
     """
     found: list[bytes] = []
-    for value in values:
+    for value in itertools.chain.from_iterable(map(_listed, values)):
         if _PATH.match(value):
             found.append(os.fsencode(Path(os.path.expanduser(value)).absolute()))  # noqa: PTH111
         elif numbers := _NUMBERS.fullmatch(value):
@@ -100,6 +101,12 @@ def picked(index_path: Path, values: Sequence[str]) -> list[bytes]:
                 "or a path, as ./picture.jpg"
             )
     return list(dict.fromkeys(found))
+
+
+def _listed(value: str) -> list[str]:
+    """Splits a list of numbers; a path may have commas."""
+    parts = value.split(",")
+    return parts if all(_NUMBERS.fullmatch(part) for part in parts) else [value]
 
 
 def _last(index_path: Path) -> list[bytes]:

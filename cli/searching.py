@@ -215,8 +215,10 @@ def _answer(
         from cli.explain import notes as explained
 
         notes = explained(searcher, hits, asked, manner, folder=explain_dir)
-    render.hits(hits, format, searcher.remarks, null=null, notes=notes, confident=answer.confident)
-    recent.remember(index, [hit.path for hit in hits])
+    remarks = [*searcher.remarks, *([answer.remark] if answer.remark else [])]
+    render.hits(hits, format, remarks, null=null, notes=notes, confident=answer.confident)
+    if hits:  # else the numbers of the result before still mean something
+        recent.remember(index, [hit.path for hit in hits])
 
 
 def _modalities(kind: In) -> tuple[Modality, ...]:

@@ -86,6 +86,14 @@ class Answer:
     confident: bool
     meant: bool
 
+    @property
+    def remark(self) -> str | None:
+        """What a person should know of the answer as a whole, in one line."""
+        if self.confident or not self.hits:
+            return None
+        reason = "" if self.meant else ", since it means nothing to the model"
+        return f"no good match for this query{reason}; what follows is only the nearest there is"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -221,11 +229,6 @@ class Searcher:
         good = [hit for hit in hits if hit.relevance >= self._confident]
         # a text may hold the very letters that mean nothing elsewhere
         confident = any(meant or hit.modality is Modality.TEXT for hit in good)
-        if hits and not confident:
-            reason = "" if meant else ", since it means nothing to the model"
-            self.remarks.append(
-                f"no good match for this query{reason}; what follows is only the nearest there is"
-            )
         return Answer(hits, confident, meant)
 
     def scorer(self, query: Query, target: Modality, manner: Manner = USUAL) -> Scorer:

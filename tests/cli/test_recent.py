@@ -148,6 +148,7 @@ def test_no_more_than_a_thousand(index: Path) -> None:
         (["2"], [PATHS[1]]),
         (["2-3", "1"], [PATHS[1], PATHS[2], PATHS[0]]),
         (["1-3", "2", "3-3"], PATHS),
+        (["3,1-2"], [PATHS[2], PATHS[0], PATHS[1]]),
         (["/x/3", "1"], [b"/x/3", PATHS[0]]),
         ([], []),
     ],

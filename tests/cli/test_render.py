@@ -150,6 +150,7 @@ def test_json(write: Write) -> None:
         "text": None,
         "spans": [],
         "space": "colours-1",
+        "confident": True,
         "date": None,
         "taken_at": None,
         "camera": None,

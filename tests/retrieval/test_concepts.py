@@ -361,7 +361,7 @@ def test_examples_that_cannot_be_used(
     soundfile.write(tmp_path / "s.wav", np.zeros(RATE_HZ), RATE_HZ)
     for name, reason in {
         "gone.jpg": r"there is no file at .*gone\.jpg",
-        "d.jpg": r"d\.jpg is no kind of file",
+        "d.jpg": r"d\.jpg is a folder",
         "x.bin": r"x\.bin is no kind of file",
         "b.jpg": r"b\.jpg is not a picture",
         "s.wav": r"s\.wav is silent from start to end",

@@ -24,6 +24,13 @@ demo: .venv/base
 	$(BIN)/anyseek search "雪山" -k 3 --in image
 	$(BIN)/anyseek search "怎样泡绿茶" -k 3
 	$(BIN)/anyseek search "castle" -k 2 --in image --explain-dir .demo/maps
+	$(BIN)/anyseek search ./data/samples/photos/german-shepherd.jpg + "2:snow" -k 2 --in image
+	$(BIN)/anyseek search "snow OR desert" -k 3 --in image
+	$(BIN)/anyseek search "a large animal" -k 3 --in image
+	$(BIN)/anyseek search "a large animal" --like 2 --unlike 1 -k 3 --in image
+	$(BIN)/anyseek concept add --force farm data/samples/photos/grazing-cow.jpg data/samples/photos/four-hens.jpg
+	$(BIN)/anyseek search "<farm>" -k 3 --in audio
+	$(BIN)/anyseek search "xkqzw vvbn" -k 1
 	$(BIN)/anyseek similar data/samples/photos/dutch-windmills.webp -k 3
 	$(BIN)/anyseek search "thunder" -k 3 --in audio
 	$(BIN)/anyseek search "a horse neighing" -k 3 --in audio

@@ -226,6 +226,21 @@ def _existing(option: Path | None) -> Path:
     return path
 
 
+def check_new(name: str, index: Path | None) -> None:
+    """Checks that a concept of a name can be made.
+
+    Raises:
+        QueryError: If it is no name, or there is one already.
+    """
+    from retrieval.query import concept_name
+    from retrieval.search import usable_space
+    from retrieval.store import Store
+
+    with Store(_existing(index)) as store:
+        _, space = usable_space(store)
+        _refuse_to_replace(store, space, concept_name(name), force=False)
+
+
 def _refuse_to_replace(store: Store, space: Space, name: str, *, force: bool) -> None:
     if not force and any(concept.name == name for concept in store.concepts(space)):
         raise QueryError(f"there is a concept {name} already; replace it with --force")

@@ -87,13 +87,16 @@ def notes(
 
 
 def _pieces(searcher: Searcher, modality: Modality, blend: Blend, manner: Manner) -> list[Piece]:
-    """Gives the terms of a blend as they were put to a modality."""
+    """Gives the terms that make up a blend's direction, as they were put to a modality."""
     from retrieval.explain import Piece
     from retrieval.query import Kind
-    from retrieval.scoring import AVOIDED
+    from retrieval.scoring import AVOIDED, Negatives
 
     found = []
-    put = searcher.pieces(blend, modality, manner)
+    subtract = manner.negatives is Negatives.SUBTRACT
+    put = [
+        one for one in searcher.pieces(blend, modality, manner) if one.term.weight > 0 or subtract
+    ]
     usual = put[0].background.spread  # so that a term alone weighs what was written
     for one in put:
         weight = one.term.weight if one.term.weight > 0 else AVOIDED * one.term.weight
@@ -155,7 +158,7 @@ def _bars(windows: Sequence[Window]) -> str:
         for start, end in itertools.pairwise(edges)
     ]
     bars = "".join(BARS[min(int(height * len(BARS)), len(BARS) - 1)] for height in heights)
-    best = max(windows, key=lambda window: window.score)
+    best = max(windows, key=lambda window: (window.relevance, window.score))
     place = f"{clock(best.start_s)}-{clock(best.end_s)}"
     whole = f"{clock(windows[0].start_s)}-{clock(windows[-1].end_s)}"
     return f"{bars} over {whole}, best {best.relevance:.2f} at {place}"

@@ -74,7 +74,7 @@ def hits(
             values = {**_fields(hit), "confident": confident}
             if number in explained:
                 values["explanation"] = explained[number].fields
-            plain = json.dumps(values, ensure_ascii=False)
+            plain = json.dumps(values, ensure_ascii=False, allow_nan=False)
             print(plain if utf8 and _is_text(plain) else json.dumps(values))
     elif format == "paths":
         sys.stdout.flush()

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from cli.explain import Note
     from retrieval.asking import Manner
     from retrieval.query import Query
-    from retrieval.search import Searcher, Wanted
+    from retrieval.search import Hit, Searcher, Wanted
 
 
 def search(
@@ -128,15 +128,20 @@ def search(
         _paths(recent.picked(path, like or ())),
         _paths(recent.picked(path, unlike or ())),
     )
-    if save is not None and not manner.liked:
-        raise QueryError("--save makes a concept of what --like names; give some hits with it")
+    if save is not None:
+        if not manner.liked:
+            raise QueryError("--save makes a concept of what --like names; give some hits with it")
+        from cli.concept import check_new
+
+        check_new(save, index)  # before the numbers of hits mean others
     with Store(path) as store:
         searcher = Searcher(store, cache=kept)
-        _answer(searcher, asked, wanted, manner, sort, format, null, explain, explain_dir, path)
+        hits = _answer(searcher, asked, wanted, manner, sort, format, null, explain, explain_dir)
     if save is not None:
         from cli.concept import learned
 
         render.remark(learned(save, manner.liked, manner.unliked, index=index))
+    _remember(path, hits)
 
 
 def similar(
@@ -190,7 +195,8 @@ def similar(
         searcher = Searcher(store)
         wanted = searcher.wanted_like(file, wanted)
         asked = searcher.like(file)
-        _answer(searcher, asked, wanted, USUAL, sort, format, null, explain, explain_dir, path)
+        hits = _answer(searcher, asked, wanted, USUAL, sort, format, null, explain, explain_dir)
+    _remember(path, hits)
 
 
 def _answer(
@@ -203,10 +209,9 @@ def _answer(
     null: bool,
     explain: bool,
     explain_dir: Path | None,
-    index: Path,
-) -> None:
-    """Searches, writes what was found, and notes it for ``--like``."""
-    from cli import recent, render
+) -> Sequence[Hit]:
+    """Searches, and writes what was found."""
+    from cli import render
 
     answer = searcher.answer(asked, wanted, manner)
     hits = in_order(answer.hits, sort, each=wanted.each)
@@ -217,7 +222,14 @@ def _answer(
         notes = explained(searcher, hits, asked, manner, folder=explain_dir)
     remarks = [*searcher.remarks, *([answer.remark] if answer.remark else [])]
     render.hits(hits, format, remarks, null=null, notes=notes, confident=answer.confident)
-    if hits:  # else the numbers of the result before still mean something
+    return hits
+
+
+def _remember(index: Path, hits: Sequence[Hit]) -> None:
+    """Notes hits for ``--like``; of a search without any, those before still mean something."""
+    from cli import recent
+
+    if hits:
         recent.remember(index, [hit.path for hit in hits])
 
 

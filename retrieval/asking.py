@@ -29,6 +29,8 @@ from retrieval.types import Encoder, Modality, Vectors
 
 SAMPLE = 512  # vectors that stand for an index; the spread is then off by 3 %
 
+MOST_EXAMPLES = 32  # each is one more search
+
 Calibrations = Mapping[tuple[Modality, Modality], Calibration]
 
 
@@ -128,6 +130,8 @@ class Asker:
         Raises:
             QueryError: If a term means nothing, or the terms cancel each other out.
         """
+        if len(manner.liked) + len(manner.unliked) > MOST_EXAMPLES:
+            raise QueryError(f"at most {MOST_EXAMPLES} hits can be liked or not; name fewer")
         columns = _Columns()
         tree = self._tree(query, target, size, manner, columns)
         if manner.liked or manner.unliked:

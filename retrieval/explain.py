@@ -323,5 +323,5 @@ def _windows(places: Sequence[Place], judged: Judged) -> tuple[Window, ...]:
     return tuple(
         Window(place.start_s, place.end_s, score, relevance)
         for place, score, relevance in rows
-        if place.start_s is not None and place.end_s is not None
+        if place.start_s is not None and place.end_s is not None and score > -np.inf
     )

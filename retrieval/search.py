@@ -135,7 +135,8 @@ class Searcher:
 
         Args:
             store: An index, opened for reading.
-            encoder: Used instead of the model that the index names, if it has the same space.
+            encoder: Used instead of the model that the index names, if it has the same space; its
+                relevances are those of a model that nobody measured.
             cache: Folder where the vectors of texts are kept for the next time; none by default.
 
         Raises:
@@ -146,7 +147,8 @@ class Searcher:
         self._indexes: dict[Modality, VectorIndex] = {}
         self._passing: dict[tuple[Modality, Filters], Ids] = {}
         self._confident = CONFIDENT
-        self.remarks: list[str] = []
+        self._damaged: list[str] = []
+        self.remarks: list[str] = []  # of the last answer
         spec = None
         if encoder is None:
             spec, self._space = usable_space(store)
@@ -221,6 +223,7 @@ class Searcher:
                 none of the modalities wanted.
         """
         _check_prompt(manner.prompt, wanted)
+        self.remarks = list(self._damaged)
         targets = self._targets(wanted)
         scorers = {target: self.scorer(query, target, manner) for target in targets}
         self._remark_on_filters(wanted)
@@ -265,6 +268,8 @@ class Searcher:
             for row, score, log_relevance in self._nearest(target, scorer, wanted, without):
                 relevance = math.exp(log_relevance)
                 if relevance >= wanted.min_relevance:
+                    if scorer.plain:
+                        score = min(score, 1.0)  # float16 rows are of length 1 to within 0.0005
                     ranking.append((self._hit(row, score, relevance), row.item_id))
             rankings.append(ranking)
         if not wanted.each:
@@ -278,7 +283,6 @@ class Searcher:
         ]
 
     def _hit(self, row: Found, score: float, relevance: float) -> Hit:
-        score = min(score, 1.0)  # float16 rows are of length 1 to within 0.0005
         name = self._space.name
         return Hit(row.path, row.modality, score, relevance, row.place, name, details=row.details)
 
@@ -288,19 +292,19 @@ class Searcher:
         places = self.store.item_places(item_id, self._space)
         relevances = np.exp(judged.log_relevance)
         enough = SPAN_SHARE * float(relevances.max())
-        spans: list[tuple[float, Span]] = []  # with the best score, as relevances end at 1
-        for place, score, relevance in zip(
-            places, judged.score.tolist(), relevances.tolist(), strict=True
-        ):
+        # with the best window's rank, as relevances end at 1 and their logarithms nearly so
+        spans: list[tuple[tuple[float, float], Span]] = []
+        ranks = zip(judged.log_relevance.tolist(), judged.score.tolist(), strict=True)
+        for place, rank, relevance in zip(places, ranks, relevances.tolist(), strict=True):
             if relevance < enough or place.start_s is None or place.end_s is None:
                 continue
             start_s = place.start_s
             if spans and start_s <= spans[-1][1].end_s:
                 before, last = spans.pop()
                 start_s = last.start_s
-                score, relevance = max(score, before), max(relevance, last.relevance)
-            spans.append((score, Span(start_s, place.end_s, relevance)))
-        spans.sort(key=lambda scored: -scored[0])
+                rank, relevance = max(rank, before), max(relevance, last.relevance)
+            spans.append((rank, Span(start_s, place.end_s, relevance)))
+        spans.sort(key=lambda ranked: ranked[0], reverse=True)
         return tuple(span for _, span in spans[:MAX_SPANS])
 
     def _nearest(
@@ -367,10 +371,11 @@ class Searcher:
             index = VectorIndex(self.store, self._space, modality)
             self._indexes[modality] = index
             if index.rebuilt:
-                self.remarks.append(
+                self._damaged.append(
                     f"{len(index.rebuilt)} derived file(s) of the index are missing or damaged; "
                     "searched the vectors themselves, and `anyseek index` will make them anew"
                 )
+                self.remarks.append(self._damaged[-1])
         return self._indexes[modality]
 
 

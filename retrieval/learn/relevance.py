@@ -98,7 +98,7 @@ class Shown:
 
     Attributes:
         cosine: With the query, descending.
-        standing: In standard deviations above the query's mean, shrunk as in use.
+        standing: In standard deviations above the query's mean, both mixed with what is usual.
         crowd: Logarithm of the index's size.
         right: Whether the item answers.
     """
@@ -159,6 +159,7 @@ def fit(evidence: Sequence[Shown], usual: Calibration, *, steps: int = 100) -> C
         if np.abs(change).max() < 1e-9:
             break
     a, z, n = solution[:3] / scale
+    a, z = max(a, 0.0), max(z, 0.0)  # what falls with the cosine would be no relevance
     b = solution[3] - float(np.array([a, z, n]) @ centre)
     return Calibration(
         a=round(float(a), FIGURES),

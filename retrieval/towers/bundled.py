@@ -83,12 +83,18 @@ def _card(table: dict[str, Any]) -> Card:
         side_px=table["image_size"],
         licence=table["licence"],
         calibrations={
-            (Modality(query), Modality(target)): Calibration(**values)
+            (Modality(query), Modality(target)): _rising(Calibration(**values))
             for query, targets in table["calibration"].items()
             for target, values in targets.items()
         },
         confident=float(table.get("confident", CONFIDENT)),
     )
+
+
+def _rising(calibration: Calibration) -> Calibration:
+    if min(calibration.a, calibration.z) < 0 or calibration.spread <= 0:
+        raise ValueError("a calibration must rise with the cosine")
+    return calibration
 
 
 def size_bytes(folder: Path = WEIGHTS) -> int:

@@ -1120,3 +1120,19 @@ def test_random_batches_agree_with_a_dictionary(data: st.DataObject) -> None:
                 current = now
         finally:
             store.close()
+
+
+def test_a_sample_of_heaps(store: Store, space: Space) -> None:
+    """Where ids lie in one heap and one far away, it is still all over, and of the size asked."""
+    rng = np.random.default_rng(5)
+    heap = [make_record(b"/a%d" % at, unit_rows(rng, 1, DIM)) for at in range(300)]
+    store.write(Batch(records=heap), space)
+    store.write(Batch(removed=[]), space)
+    run_sql(store.path, "UPDATE sqlite_sequence SET seq = 500000 WHERE name = 'vectors'")
+    store.write(Batch(records=[make_record(b"/z", unit_rows(rng, 1, DIM))]), space)
+    rows = store.sample(space, IMAGE, 100)
+    _, every = store.vectors(space, IMAGE)
+    assert 50 <= len(rows) <= 100
+    at = [int(np.flatnonzero((every == row).all(axis=1))[0]) for row in rows]
+    assert at == sorted(set(at))
+    assert np.diff(at).max() <= 4

@@ -230,8 +230,11 @@ class Searcher:
         hits = tuple(self._ranked(scorers, wanted, without=self._examples_in(query)))
         meant = self.asker.meant(query)
         good = [hit for hit in hits if hit.relevance >= self._confident]
-        # a text may hold the very letters that mean nothing elsewhere
-        confident = any(meant or hit.modality is Modality.TEXT for hit in good)
+        # a text may hold the very letters that mean nothing elsewhere; a query without words claims
+        # nothing that could be missing: it asks for what is nearest to its examples
+        confident = any(meant or hit.modality is Modality.TEXT for hit in good) or not any(
+            term.kind is Kind.WORDS and term.weight > 0 for term in terms_of(query)
+        )
         return Answer(hits, confident, meant)
 
     def scorer(self, query: Query, target: Modality, manner: Manner = USUAL) -> Scorer:

@@ -215,6 +215,15 @@ def test_help_is_light(tmp_path: Path) -> None:
     assert "search" in text
 
 
+def test_nothing_watches(tmp_path: Path) -> None:
+    """Indexing leaves anyseek's own files in the caches, and nobody's who would report."""
+    photo = ROOT / "data" / "samples" / "photos" / "kitten-with-wool.jpg"
+    main = "from cli.app import main; main()"
+    loads(main, tmp_path, "index", str(photo), forbidden=TRAINING)
+    folders = {path.name for path in tmp_path.rglob("*") if path.is_dir()}
+    assert folders <= {"anyseek", "index.db.derived", ".cache", ".local", "share"}
+
+
 def test_bundled_model_without_torch(tmp_path: Path) -> None:
     """Indexing pictures and texts, searching and comparing all do without torch."""
     main = "from cli.app import main; main()"

@@ -21,6 +21,7 @@ from retrieval.learn.minilm import MiniLM
 from retrieval.learn.recipe import Losses, Recipe
 from retrieval.learn.vocabulary import NAME_TEMPLATES, class_names, parallel_names
 from retrieval.towers import bundled_text
+from retrieval.towers.onnx_session import runtime
 from retrieval.towers.use import Use
 
 STUDENT_COLUMNS = 1024  # the levels of ``bundled_text.LEVELS`` come first
@@ -213,8 +214,7 @@ def _describe(
     report: Report,
 ) -> dict[str, Any]:
     """Measures the written files on the split ``dev``, fits the calibration, writes the card."""
-    import onnxruntime
-
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(

@@ -159,9 +159,8 @@ def every_level(encoder: Use) -> Callable[[Sequence[str]], NDArray[np.float32]]:
 
 
 def _session(variant: int, work: Path) -> Any:
-    import onnxruntime
-
     from retrieval.learn.export import to_onnx  # which imports the training
+    from retrieval.towers.onnx_session import runtime
 
     side_px = SIDES_PX[variant]
     path = work / f"lite{variant}.onnx"
@@ -172,6 +171,7 @@ def _session(variant: int, work: Path) -> Any:
         inputs=["pixels"],
         outputs=["activations", "pooled", "logits"],
     )
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -9,6 +9,18 @@ from typing import Any
 from retrieval.errors import ModelError
 
 
+def runtime() -> Any:
+    """Imports ONNX Runtime without its telemetry.
+
+    Since 1.32 it notes a device's identity in the user's cache folder as soon as it is imported,
+    and collects events to be sent. Nothing is sent from here, so the switch stands before that.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
 def open_session(weights: Path) -> Any:
     """Opens an ONNX file on the CPU, with one thread for each call.
 
@@ -17,8 +29,7 @@ def open_session(weights: Path) -> Any:
     Raises:
         ModelError: If the file is missing or damaged.
     """
-    import onnxruntime
-
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

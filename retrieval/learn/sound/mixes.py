@@ -177,14 +177,16 @@ def _ahead(
 
 
 def _session(weights: Path, work: Path) -> Any:
-    import onnxruntime
     import torch
+
+    from retrieval.towers.onnx_session import runtime
 
     path = work / "teacher.onnx"
     example = torch.ones(2, FRAMES, teacher.MELS)
     to_onnx(
         teacher.Teacher(weights), example, path, inputs=["power"], outputs=["features", "logits"]
     )
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -5,6 +5,7 @@
     AnyseekError                what is wrong and what to do next, in one line
     ├── QueryError              a query, a number of hits or a filter that means nothing
     ├── ModelError              a model that is unknown, incomplete or not installed
+    │   └── ModelMissingError   its weights are not on this machine yet
     ├── MediaError              one file that cannot be used; the indexer lists it and goes on
     └── StoreError              the index as a whole
         ├── IndexMissingError   there is no index at that place yet
@@ -28,6 +29,10 @@ class QueryError(AnyseekError):
 
 class ModelError(AnyseekError):
     """A model that is unknown, incomplete or whose library is not installed."""
+
+
+class ModelMissingError(ModelError):
+    """The model is known, but its weights are not on this machine yet."""
 
 
 class MediaError(AnyseekError):

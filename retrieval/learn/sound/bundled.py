@@ -258,7 +258,7 @@ def _first(
     network = recipe.network
     dim = texts.kinds.shape[2]
     student = Student(network.widths, dim, network.hidden, network.dropout)
-    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.to(memory_format=torch.channels_last)
     rows = np.flatnonzero((corpus.fold == 0) & ~corpus.near)
     if not recipe.first.steps or not len(rows):
         return student
@@ -289,6 +289,6 @@ def _first(
 
 def write_audio_tower(student: Student, path: Path) -> None:
     """Writes ``audio.onnx``: input ``mel`` ``(n, 1000, 64)``, output ``embedding``."""
-    plain = student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    plain = student.to(memory_format=torch.contiguous_format).eval()
     to_onnx(plain, torch.zeros(2, FRAMES, MELS), path, inputs=["mel"], outputs=["embedding"])
     halve(path)

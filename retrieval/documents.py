@@ -43,7 +43,7 @@ def passages(data: bytes, name: str) -> tuple[Part, ...]:
             part for page, text in _pdf_pages(data) for part in _split(LINE_END.split(text), page)
         )
     else:
-        text = _decoded(data)
+        text = decoded(data)
         if len(text) > MAX_CHARACTERS:
             raise MediaError(f"has over {MAX_CHARACTERS // 1_000_000} million characters")
         lines = _html_lines(text) if suffix in HTML_SUFFIXES else LINE_END.split(text)
@@ -53,7 +53,12 @@ def passages(data: bytes, name: str) -> tuple[Part, ...]:
     return parts
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """Reads bytes as text: by their mark, else as UTF-8, GB 18030 or Windows' Latin letters.
+
+    Raises:
+        MediaError: If they are no text.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace")
     if b"\0" in data[:4096]:

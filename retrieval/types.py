@@ -22,6 +22,35 @@ class Modality(StrEnum):
     TEXT = "text"
 
 
+class Source(StrEnum):
+    """Where what is known of an item comes from."""
+
+    CONTENT = "content"
+    """What is seen, heard or read in the file itself."""
+
+    SIDECAR = "sidecar"
+    """Words in a file of the same name beside it."""
+
+    MANIFEST = "manifest"
+    """Words in its row of the folder's ``items.tsv``."""
+
+    METADATA = "metadata"
+    """Words that the file carries: a title, a caption, keywords."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words that belong to a picture or a sound.
+
+    Attributes:
+        source: Where they stand; not ``CONTENT``.
+        text: One line, never empty.
+    """
+
+    source: Source
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What tells a file as unchanged without reading it.

@@ -24,8 +24,8 @@ from indexer.twins import Twins, is_gone
 from indexer.work import Job, Worker
 from retrieval.errors import StorageError
 from retrieval.index import seal
-from retrieval.store import Batch, ItemRecord, Relocation, Space, Store
-from retrieval.types import Encoder, Modality
+from retrieval.store import Batch, ItemRecord, Known, Relocation, Space, Store
+from retrieval.types import Encoder, Modality, WordsOf
 
 BATCH_SIZE = 4  # parts embedded at once: 210 pictures a second, 8 give 180, 16 give 155
 COMMIT_ITEMS = 512  # a transaction costs about 10 ms, whatever is in it
@@ -72,6 +72,7 @@ class _Run:
         self, store: Store, encoder: Encoder, workers: int, batch_size: int, progress: Progress
     ) -> None:
         self._store = store
+        self._encoder = encoder
         self._space: Space = store.add_space(encoder)
         self._workers = workers
         self._batch_size = batch_size
@@ -122,14 +123,17 @@ class _Run:
     def _seal(self) -> None:
         """Prepares fast searches; everything is stored by now, so a failure is only a remark."""
         try:
-            for modality in Modality:
+            for modality in (*Modality, *WordsOf):
                 seal(self._store, self._space, modality)
         except StorageError as error:
             self._report.remarks.append(str(error))
 
     def _differences(self, roots: Sequence[bytes]) -> Iterator[Difference]:
         for root in roots:
-            yield from compare(root, walk(root), self._store.known(root, self._space))
+            yield from compare(root, walk(root), self._known(root))
+
+    def _known(self, root: bytes) -> Iterator[Known]:
+        return self._store.known(root, self._space, words=Modality.TEXT in self._encoder.towers)
 
     def _work(self, roots: Sequence[bytes]) -> None:
         ahead = 4 * self._workers + self._batch_size
@@ -218,6 +222,7 @@ class _Run:
                 height=job.item.height,
                 duration_s=job.duration_s,
                 facts=job.item.facts,
+                captions=job.captions,
             )
         )
         self._silent.add(job.file.path, job.silent)
@@ -230,7 +235,7 @@ class _Run:
         twin = self._twins.find(path, content.content_hash, job.known)
         if twin is None:
             return False
-        change = Relocation(twin.id, path, content.fingerprint)
+        change = Relocation(twin.id, path, content.fingerprint, captions=job.captions)
         if job.known is not None and twin.id == job.known.id:
             self._batch.touched.append(replace(change, facts=job.facts))
             self._report.unchanged += 1

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from indexer.folder import LEFT_OUT, Entry, Folder
+from retrieval.beside import NOTHING, Beside
 from retrieval.media import modality_of
 from retrieval.store import Known
 from retrieval.types import Fingerprint, Modality
-
-LEFT_OUT = frozenset((b"@eaDir", b"node_modules", b"__pycache__"))  # and all that is hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,13 @@ class File:
         path: Absolute path, as the bytes that the file system has.
         fingerprint: As it is now.
         modality: By its suffix.
+        beside: What stands beside a picture or a sound.
     """
 
     path: bytes
     fingerprint: Fingerprint
     modality: Modality
+    beside: Beside = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def walk(root: bytes) -> Iterator[File | Skipped]:
         if modality is None:
             yield Skipped(root, "is no kind of file that anyseek reads")
         else:
-            yield from _file(root, modality)
+            yield from _file(Entry(root, beside=_beside(root, modality)), modality)
         return
     try:
         stack = [_listed(root)]
@@ -125,16 +127,17 @@ def walk(root: bytes) -> Iterator[File | Skipped]:
         if entry is None:
             stack.pop()
             continue
-        path, is_folder = entry
-        if is_folder:
+        if entry.is_folder:
             try:
-                stack.append(_listed(path))
+                stack.append(_listed(entry.path))
             except OSError as error:
-                yield _unreadable(path, error)
+                yield _unreadable(entry.path, error)
+        elif entry.failure is not None:
+            yield Skipped(entry.path, entry.failure)
         else:
-            modality = modality_of(path)
+            modality = modality_of(entry.path)
             assert modality is not None
-            yield from _file(path, modality)
+            yield from _file(entry, modality)
 
 
 def compare(
@@ -177,6 +180,7 @@ def compare(
             yield New(file)
         else:
             same = item.complete and item.read and item.fingerprint == file.fingerprint
+            same = same and item.beside == file.beside.digest
             yield Unchanged(item) if same else Changed(file, item)
             item = next(items, None)
     while item is not None:
@@ -189,34 +193,29 @@ def _order(path: bytes) -> bytes:
     return path.rstrip(b"/") + b"/"
 
 
-def _listed(folder: bytes) -> Iterator[tuple[bytes, bool]]:
+def _listed(folder: bytes) -> Iterator[Entry]:
     """Lists what counts in a folder, in the order of the full paths that it leads to."""
-    entries: list[tuple[bytes, bytes, bool]] = []
-    with os.scandir(folder) as scan:
-        for entry in scan:
-            name = entry.name
-            if name.startswith(b".") or name in LEFT_OUT:
-                continue
-            try:
-                is_folder = entry.is_dir(follow_symlinks=False)
-            except OSError:
-                continue
-            if is_folder:
-                entries.append((name + b"/", entry.path, True))
-            elif modality_of(name) is not None:
-                entries.append((name, entry.path, False))
-    entries.sort()
-    return iter([(path, is_folder) for _, path, is_folder in entries])
+    return Folder(folder).entries()
 
 
-def _file(path: bytes, modality: Modality) -> Iterator[File | Skipped]:
+def _beside(path: bytes, modality: Modality) -> Beside:
+    """Gives what stands beside a file that is named by itself."""
+    folder, name = os.path.split(path)
+    try:
+        return Folder(folder).beside(name, modality)
+    except OSError:  # a folder may be closed to us and the file in it open
+        return NOTHING
+
+
+def _file(entry: Entry, modality: Modality) -> Iterator[File | Skipped]:
+    path = entry.path
     try:
         stat = os.stat(path)  # noqa: PTH116 (bytes)
     except OSError as error:
         yield _unreadable(path, error, folder=False)
         return
     if S_ISREG(stat.st_mode):  # not links to folders, pipes, devices
-        yield File(path, Fingerprint(stat.st_size, stat.st_mtime_ns), modality)
+        yield File(path, Fingerprint(stat.st_size, stat.st_mtime_ns), modality, entry.beside)
 
 
 def _unreadable(path: bytes, error: OSError, *, folder: bool = True) -> Skipped:

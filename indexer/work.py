@@ -14,8 +14,18 @@ from numpy.typing import NDArray
 from indexer.scan import File, Skipped
 from retrieval import media, sounds
 from retrieval.errors import MediaError
-from retrieval.store import Known
-from retrieval.types import Encoder, Facts, Media, Modality, Part, Place, Tower, Vectors
+from retrieval.store import Captions, Known
+from retrieval.types import (
+    Encoder,
+    Facts,
+    Media,
+    Modality,
+    Part,
+    Place,
+    Tower,
+    Vectors,
+    words_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,7 @@ class Job:
     checked: bool = False  # whether the index was asked for items of the same content
     item: Media | None = None  # without the parts' contents
     facts: Facts | None = None  # read again, for an item whose content is known
+    captions: Captions | None = None  # words that belong to it, if the model reads any
     places: tuple[Place, ...] = ()
     inputs: tuple[Any, ...] = ()
     vectors: Vectors | None = None
@@ -66,6 +77,8 @@ class Worker:
             content = job.content or media.read(job.file.path, stopped=self._stopping.is_set)
         except MediaError as error:
             return Skipped(job.file.path, str(error))
+        if job.captions is None:
+            job = replace(job, captions=self._captions(job, content))
         if not job.checked and self._may_be_known(content.fingerprint.size):
             return replace(job, content=content, facts=self._reread(job, content))
         slim = media.FileContent(b"", content.fingerprint, content.content_hash)
@@ -83,6 +96,22 @@ class Worker:
             places=tuple(part.place for part in item.parts),
             inputs=tuple(tower.prepare(part.content) for part in item.parts),
         )
+
+    def _captions(self, job: Job, content: media.FileContent) -> Captions | None:
+        """Reads and embeds the words that belong to a picture or a sound."""
+        tower = self._encoder.towers.get(Modality.TEXT)
+        if tower is None or words_of(job.file.modality) is None:
+            return None
+        words = list(job.file.beside.words())
+        if (own := media.inscribed_words(content.data, job.file.path)) is not None:
+            words.append(own)
+        vectors = np.empty((0, self._encoder.dim), np.float32)
+        if words:
+            vectors = tower.embed([tower.prepare(one.text) for one in words])
+            sound = np.isfinite(vectors).all(axis=1)
+            words = [one for one, good in zip(words, sound, strict=True) if good]
+            vectors = vectors[sound]
+        return Captions(tuple(words), vectors, job.file.beside.digest)
 
     def _reread(self, job: Job, content: media.FileContent) -> Facts | None:
         """Reads the metadata of an item that an older anyseek indexed without them."""

@@ -1,9 +1,9 @@
 """Several sources of one item: what it shows or sounds like, and the words that belong to it.
 
 Each source is compared with the query on its own and has a relevance of its own; fusing them gives
-the item's. Sources that an item lacks take no part. ``tests/benchmarks/fusion.py`` compares the ways
-on pictures with one of their captions beside them, on a half of them with and a half without, and
-with captions that were swapped among pictures.
+the item's. Sources that an item lacks take no part. ``tests/benchmarks/fusion.py`` compares the
+ways on pictures with one of their captions beside them, on a half of them with and a half without,
+and with captions that were swapped among pictures.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SOURCES = tuple(Source)
 """The order of columns."""
 
 TEMPERATURE = 4.0
-"""Of attention, in units of a relevance's logit. R@1 on Flickr8k's split ``dev``, all with captions /
-a half / 30 % of them swapped: 44.5 / 34.4 / 29.4 at 0.5, 47.0 / 35.8 / 30.9 at 2, 49.1 / 36.0 / 36.4
-at 4."""
+"""Of attention, in units of a relevance's logit. R@1 on Flickr8k's split ``dev``, all with captions
+/ a half / 30 % of them swapped: 44.5 / 34.4 / 29.4 at 0.5, 47.0 / 35.8 / 30.9 at 2, 49.1 / 36.0 /
+36.4 at 4."""
 
 FLOOR = -700.0  # of a logit: exp stays a number
 

@@ -25,7 +25,7 @@ from retrieval.errors import StorageError
 from retrieval.planner import Decision, choose
 from retrieval.segments import Ids, Mask, Scores, Segment, empty, opened
 from retrieval.store import Seal, Space, Store
-from retrieval.types import Modality
+from retrieval.types import Kept
 
 SEGMENT = 131_072  # vectors to a file: sealing one takes at most about 300 MB at 512 dimensions
 SEAL_FROM = 4_096  # below this, reading the store is as fast as opening a file
@@ -41,7 +41,7 @@ def folder_of(index: Path) -> Path:
 class VectorIndex:
     """The vectors of one space and modality, as they are in the store's snapshot."""
 
-    def __init__(self, store: Store, space: Space, modality: Modality) -> None:
+    def __init__(self, store: Store, space: Space, modality: Kept) -> None:
         """Opens the segments and reads the fresh tail.
 
         Args:
@@ -144,7 +144,7 @@ def _best(scores: Scores, ids: Ids, k: int) -> tuple[Scores, Ids]:
 # ---- sealing -----------------------------------------------------------------------------------
 
 
-def seal(store: Store, space: Space, modality: Modality) -> bool:
+def seal(store: Store, space: Space, modality: Kept) -> bool:
     """Brings the segments up to date where that pays; readers go on against the old ones.
 
     Args:
@@ -185,7 +185,7 @@ def seal(store: Store, space: Space, modality: Modality) -> bool:
 def _replace(
     store: Store,
     space: Space,
-    modality: Modality,
+    modality: Kept,
     first: int,
     last: int | None,
     replaced: list[Seal],

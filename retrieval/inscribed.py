@@ -1,7 +1,8 @@
 """Words that a file carries itself: titles, captions and keywords in EXIF, IPTC, XMP and tags.
 
 People, programs and cameras write them, and nothing in them can fail a file: what makes no sense
-counts as not said. What cameras write into every picture, such as their maker's name, is no caption.
+counts as not said. What cameras write into every picture, such as their maker's name, is no
+caption.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from retrieval import sounds
 from retrieval.documents import passages
 from retrieval.errors import MediaError
 from retrieval.exif import facts_of, orientation_of
-from retrieval.types import NO_FACTS, Facts, Fingerprint, Media, Modality, Part
+from retrieval.inscribed import picture_words, sound_words
+from retrieval.types import NO_FACTS, Facts, Fingerprint, Media, Modality, Part, Source, Words
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif".split()
@@ -280,6 +281,23 @@ def facts(data: bytes, name: str | bytes) -> Facts:
                 return _facts_of(image)
     except MediaError:
         return NO_FACTS
+
+
+def inscribed_words(data: bytes, path: str | bytes) -> Words | None:
+    """Gives the words that a picture or a sound carries, if there are any.
+
+    Args:
+        data: Of a picture, the whole file; sounds are read where they lie.
+        path: Its path.
+    """
+    text = ""
+    match modality_of(path):
+        case Modality.IMAGE:
+            with contextlib.suppress(MediaError), _opened(data, path) as image:
+                text = picture_words(image)
+        case Modality.AUDIO:
+            text = sound_words(sounds.tags(path))
+    return Words(Source.METADATA, text) if text else None
 
 
 def _facts_of(image: Image.Image) -> Facts:

@@ -87,6 +87,26 @@ def windows(path: str | bytes | Path, rate_hz: int) -> Iterator[Part]:
         yield from _cut(_resampled(_sane(blocks), rate, rate_hz), rate_hz)
 
 
+def tags(path: str | bytes | Path) -> list[tuple[str, str]]:
+    """Gives what the tags of a sound file say, by name in lower case; nothing if that fails.
+
+    Only formats that libsndfile reads are looked into.
+    """
+    if _suffix(path) in FFMPEG_SUFFIXES:
+        return []
+    import soundfile
+
+    try:
+        with _opened(path) as file:
+            if file.read(2) == b"\xf0\x7e":  # see _by_sndfile
+                return []
+            file.seek(0)
+            with soundfile.SoundFile(os.dup(file.fileno())) as sound:
+                return list(sound.copy_metadata().items())
+    except (MediaError, soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """The vectors of a sound.

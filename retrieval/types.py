@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,27 @@ class Modality(StrEnum):
     IMAGE = "image"
     AUDIO = "audio"
     TEXT = "text"
+
+
+class WordsOf(StrEnum):
+    """Words that belong to items of a modality; their vectors are kept apart from all others."""
+
+    IMAGE = "image words"
+    AUDIO = "audio words"
+
+    @property
+    def modality(self) -> Modality:
+        """Of the items."""
+        return Modality(self.value.split()[0])
+
+
+Kept: TypeAlias = Modality | WordsOf
+"""What the vectors of one space are kept apart by."""
+
+
+def words_of(modality: Modality) -> WordsOf | None:
+    """Names the words that may belong to items of a modality; ``None`` for texts."""
+    return None if modality is Modality.TEXT else WordsOf(f"{modality} words")
 
 
 class Source(StrEnum):

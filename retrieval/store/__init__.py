@@ -3,6 +3,7 @@
 from retrieval.store.records import (
     NO_DETAILS,
     Batch,
+    Captions,
     Concept,
     Details,
     Extent,
@@ -11,6 +12,7 @@ from retrieval.store.records import (
     Known,
     Relocation,
     Seal,
+    Sourced,
     Space,
     Summary,
     Twin,
@@ -20,6 +22,7 @@ from retrieval.store.store import Store
 __all__ = [
     "NO_DETAILS",
     "Batch",
+    "Captions",
     "Concept",
     "Details",
     "Extent",
@@ -28,6 +31,7 @@ __all__ = [
     "Known",
     "Relocation",
     "Seal",
+    "Sourced",
     "Space",
     "Store",
     "Summary",

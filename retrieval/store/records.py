@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from retrieval.types import NO_FACTS, Facts, Fingerprint, Modality, Place, Vectors
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.types import (
+    NO_FACTS,
+    Facts,
+    Fingerprint,
+    Modality,
+    Place,
+    Source,
+    Vectors,
+    Words,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +30,7 @@ class Known:
         fingerprint: As it was when its vectors were made.
         complete: Whether it has vectors in the space asked about.
         read: Whether its metadata were read as this anyseek reads them.
+        beside: Digest of what stood beside it, see ``retrieval.beside``.
     """
 
     id: int
@@ -25,6 +38,22 @@ class Known:
     fingerprint: Fingerprint
     complete: bool
     read: bool = True
+    beside: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """The words that belong to an item.
+
+    Attributes:
+        words: In the order in which they are kept.
+        vectors: ``(len(words), dim)`` float32, unit rows.
+        beside: Digest of what stands beside the file.
+    """
+
+    words: tuple[Words, ...]
+    vectors: Vectors
+    beside: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +71,7 @@ class ItemRecord:
         height: Pixels, as shown.
         duration_s: Seconds, for what has a length in time.
         facts: From its metadata.
+        captions: Words that belong to it; ``None`` leaves those that are there.
     """
 
     path: bytes
@@ -54,6 +84,7 @@ class ItemRecord:
     height: int | None = None
     duration_s: float | None = None
     facts: Facts = NO_FACTS
+    captions: Captions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +96,14 @@ class Relocation:
         path: Where the content is (too).
         fingerprint: Of the file at ``path``.
         facts: From its metadata, if they were read again.
+        captions: Words that belong to it at this path; ``None`` leaves those that are there.
     """
 
     item_id: int
     path: bytes
     fingerprint: Fingerprint
     facts: Facts | None = None
+    captions: Captions | None = None
 
 
 @dataclass(slots=True)
@@ -149,6 +182,23 @@ class Details:
 
 
 NO_DETAILS = Details()
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """A vector of an item, with where what it stands for comes from.
+
+    Attributes:
+        vector_id: Row id.
+        source: Of the part.
+        text: Of words that belong to the item; ``None`` for its content.
+        row: ``(dim,)`` float16, as it is stored.
+    """
+
+    vector_id: int
+    source: Source
+    text: str | None
+    row: NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from retrieval.errors import NewerIndexError, NotAnIndexError
 
 APPLICATION_ID = 0x616E7973  # "anys", so that `file` and we recognise an index
-FACTS_VERSION = 1  # of what is read from metadata; raise it, and the next run reads them again
+FACTS_VERSION = 2  # of what is read from metadata; raise it, and the next run reads them again
 
 tables = MetaData()
 
@@ -42,7 +42,14 @@ items = Table(
     Column("lat", Float),
     Column("lon", Float),
     Column("facts_version", Integer, nullable=False),
+    Column("beside", BLOB, nullable=False),  # digest of what stands beside the file; often empty
 )
+WORDS_FROM = 1 << 31
+"""Parts from this ordinal on are words that belong to an item; those below are its content.
+
+An index of ``parts`` holds the ordinal, so that telling them apart costs no other read.
+"""
+
 parts = Table(
     "parts",
     tables,
@@ -54,6 +61,7 @@ parts = Table(
     Column("page", Integer),
     Column("line", Integer),
     Column("text", Text),
+    Column("source", Text, nullable=False),
 )
 spaces = Table(
     "spaces",
@@ -179,7 +187,23 @@ def _concepts(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _facts, _concepts)
+def _sources(connection: Connection) -> None:
+    # The next run reads what pictures and sounds say of themselves, and what stands beside them,
+    # without embedding their content again.
+    for statement in (
+        "ALTER TABLE parts ADD COLUMN source TEXT NOT NULL DEFAULT 'content'",
+        "ALTER TABLE items ADD COLUMN beside BLOB NOT NULL DEFAULT x''",
+        "UPDATE items SET facts_version = 2 WHERE modality = 'text'",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _first,
+    _facts,
+    _concepts,
+    _sources,
+)
 """Append only: entry ``i`` takes a file from ``user_version`` ``i`` to ``i + 1``."""
 
 

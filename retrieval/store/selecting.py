@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from retrieval.filters import EARTH_KM, Filters, Near
 from retrieval.store.records import Extent
+from retrieval.store.schema import WORDS_FROM
 
 Ids = NDArray[np.int64]
 Rows = Callable[[str, dict[str, Any]], Any]  # runs a statement and gives its rows
@@ -88,10 +89,28 @@ def condition(rows: Rows, filters: Filters) -> tuple[str, dict[str, Any]]:
     return " AND ".join(terms), values
 
 
-def vector_ids(rows: Rows, space: int, modality: str, filters: Filters, *, without: bool) -> Ids:
-    """Lists the vectors of the items that pass a filter, or those of all others, ascending."""
+def vector_ids(
+    rows: Rows,
+    space: int,
+    modality: str,
+    filters: Filters,
+    *,
+    without: bool,
+    words: bool = False,
+) -> Ids:
+    """Lists the vectors of the items that pass a filter, or those of all others, ascending.
+
+    Args:
+        rows: Runs a statement.
+        space: Whose vectors.
+        modality: Of the items.
+        filters: What they must be.
+        without: Lists the vectors of all other items instead.
+        words: Those of the words that belong to the items, in place of their content.
+    """
     passes, values = condition(rows, filters)
-    values |= {"space": space, "modality": modality}
+    low, high = (WORDS_FROM, 2 * WORDS_FROM) if words else (0, WORDS_FROM)
+    values |= {"space": space, "modality": modality, "low_part": low, "high_part": high}
     # An index brings items in its own order, and the way from each to its vectors jumps about.
     # Inside an expression no index is used, and items come in the order in which they were made.
     if not without and share(rows, modality, filters) > INDEX_SHARE:
@@ -114,6 +133,7 @@ def _from(passes: str) -> str:
     """Joins the tables in the fast order, which CROSS keeps; the plus lets no index begin there."""
     return f"""
         FROM items CROSS JOIN parts ON parts.item_id = items.id
+        AND parts.ordinal >= :low_part AND parts.ordinal < :high_part
         CROSS JOIN vectors ON vectors.part_id = parts.id AND vectors.space_id = :space
         WHERE +items.modality = :modality AND {passes}"""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, TextClause, and_, func, insert, select, text
+from sqlalchemy import ColumnElement, TextClause, and_, func, insert, not_, select, text
 from sqlalchemy.sql import Select
 
 from retrieval.errors import IndexMissingError, StorageError
@@ -26,6 +26,7 @@ from retrieval.store.records import (
     Found,
     Known,
     Seal,
+    Sourced,
     Space,
     Summary,
     Twin,
@@ -33,6 +34,7 @@ from retrieval.store.records import (
 from retrieval.store.schema import (
     FACTS_VERSION,
     MIGRATIONS,
+    WORDS_FROM,
     items,
     meta,
     migrate,
@@ -44,7 +46,16 @@ from retrieval.store.schema import (
 from retrieval.store.schema import spaces as spaces_table
 from retrieval.store.schema import vectors as vectors_table
 from retrieval.store.writing import apply
-from retrieval.types import Encoder, Facts, Fingerprint, Modality, Place
+from retrieval.types import (
+    Encoder,
+    Facts,
+    Fingerprint,
+    Kept,
+    Modality,
+    Place,
+    Source,
+    WordsOf,
+)
 
 LARGEST_ID = 2**63 - 1
 PAGE_ROWS = 10_000  # rows read at a time while a folder is compared: a few MB
@@ -154,7 +165,7 @@ class Store:
             )
         )
 
-    def known(self, root: bytes, space: Space) -> Iterator[Known]:
+    def known(self, root: bytes, space: Space, *, words: bool = True) -> Iterator[Known]:
         """Lists the items at or under a path, in bytewise order of their paths.
 
         Rows are read in pages, so memory stays flat and the index may be written meanwhile.
@@ -162,11 +173,20 @@ class Store:
         Args:
             root: Absolute path without a trailing slash.
             space: The one that ``Known.complete`` speaks of.
+            words: Whether the words that belong to an item must have vectors, too.
         """
-        read = items.c.facts_version == FACTS_VERSION
-        columns = (items.c.id, items.c.path, items.c.size, items.c.mtime_ns, _embedded(space), read)
+        complete = and_(_embedded(space), not_(_wordless(space))) if words else _embedded(space)
+        columns = (
+            items.c.id,
+            items.c.path,
+            items.c.size,
+            items.c.mtime_ns,
+            complete,
+            items.c.facts_version == FACTS_VERSION,
+            items.c.beside,
+        )
         for row in self._rows(select(*columns).where(items.c.path == root)):
-            yield Known(row[0], row[1], Fingerprint(row[2], row[3]), *map(bool, row[4:]))
+            yield _known(row)
         last, end = selecting.span(root)
         while True:
             page = self._rows(
@@ -175,8 +195,7 @@ class Store:
                 .order_by(items.c.path)
                 .limit(PAGE_ROWS)
             )
-            for row in page:
-                yield Known(row[0], row[1], Fingerprint(row[2], row[3]), *map(bool, row[4:]))
+            yield from map(_known, page)
             if len(page) < PAGE_ROWS:
                 return
             last = page[-1][1]
@@ -210,7 +229,7 @@ class Store:
     def vectors(
         self,
         space: Space,
-        modality: Modality,
+        modality: Kept,
         *,
         first: int = 1,
         last: int = LARGEST_ID,
@@ -238,7 +257,7 @@ class Store:
         joined = b"".join(row[1] for row in rows)
         return ids, np.frombuffer(joined, "<f2").reshape(len(rows), space.dim)
 
-    def count_vectors(self, space: Space, modality: Modality, *, first: int = 1) -> int:
+    def count_vectors(self, space: Space, modality: Kept, *, first: int = 1) -> int:
         """Counts the vectors of a space and modality from an id on."""
         (row,) = self._rows(
             select(func.count()).where(
@@ -247,7 +266,7 @@ class Store:
         )
         return int(row[0])
 
-    def sample(self, space: Space, modality: Modality, count: int) -> NDArray[np.float16]:
+    def sample(self, space: Space, modality: Kept, count: int) -> NDArray[np.float16]:
         """Gives at most ``count`` vectors ``(n, dim)`` from all over the index, always the same.
 
         Short runs of neighbours from evenly spread places: each costs one seek in the file, where
@@ -298,7 +317,7 @@ class Store:
         """Lists the concepts of a space by name."""
         return [concepts.concept_of(row) for row in self._rows(concepts.selection(space))]
 
-    def seals(self, space: Space, modality: Modality) -> list[Seal]:
+    def seals(self, space: Space, modality: Kept) -> list[Seal]:
         """Lists the derived files that stand for the older vectors, ascending, without overlap."""
         rows = self._rows(
             select(seals.c.file, seals.c.first_id, seals.c.last_id, seals.c.count)
@@ -311,7 +330,7 @@ class Store:
         """Names every derived file that is in use."""
         return {row[0] for row in self._rows(select(seals.c.file))}
 
-    def removed(self, space: Space, modality: Modality) -> NDArray[np.int64]:
+    def removed(self, space: Space, modality: Kept) -> NDArray[np.int64]:
         """Lists the ids that sealed files hold and the index no longer has, ascending."""
         rows = self._rows(
             select(removed.c.vector_id)
@@ -321,17 +340,25 @@ class Store:
         return np.fromiter((row[0] for row in rows), np.int64, len(rows))
 
     def vector_ids(
-        self, space: Space, modality: Modality, filters: Filters, *, without: bool = False
+        self, space: Space, modality: Kept, filters: Filters, *, without: bool = False
     ) -> NDArray[np.int64]:
         """Lists the vectors of the items that pass a filter, ascending.
 
         Args:
             space: Whose vectors.
-            modality: Of the items.
+            modality: Of the items, or the words that belong to them.
             filters: What they must be.
             without: Lists the vectors of all other items instead.
         """
-        return selecting.vector_ids(self._run, space.id, str(modality), filters, without=without)
+        words = isinstance(modality, WordsOf)
+        return selecting.vector_ids(
+            self._run,
+            space.id,
+            str(modality.modality if isinstance(modality, WordsOf) else modality),
+            filters,
+            without=without,
+            words=words,
+        )
 
     def share(self, modality: Modality, filters: Filters) -> float:
         """Estimates which part of a modality's items passes a filter, 0..1; in about 2 ms."""
@@ -391,12 +418,46 @@ class Store:
             return None
         return rows[0][0], Fingerprint(rows[0][1], rows[0][2]), Modality(rows[0][3])
 
+    def has_words(self, space: Space, kind: WordsOf) -> bool:
+        """Tells whether any item of a modality has words that belong to it, in a space."""
+        kept = select(vectors_table.c.id).where(_kind(vectors_table, space, kind))
+        return bool(self._rows(kept.limit(1)))
+
+    def sourced(self, item_ids: Sequence[int], space: Space) -> dict[int, list[Sourced]]:
+        """Gives all vectors of some items, by item, in the order of their parts."""
+        result: dict[int, list[Sourced]] = {}
+        for start in range(0, len(item_ids), MAX_VARIABLES):
+            rows = self._rows(
+                select(
+                    parts.c.item_id,
+                    vectors_table.c.id,
+                    parts.c.source,
+                    parts.c.text,
+                    vectors_table.c.vector,
+                )
+                .join(vectors_table, vectors_table.c.part_id == parts.c.id)
+                .where(
+                    parts.c.item_id.in_(item_ids[start : start + MAX_VARIABLES]),
+                    vectors_table.c.space_id == space.id,
+                )
+                .order_by(parts.c.item_id, parts.c.ordinal)
+            )
+            for item_id, vector_id, source, words, vector in rows:
+                text = words if source != Source.CONTENT else None
+                row = np.frombuffer(vector, "<f2")
+                result.setdefault(item_id, []).append(Sourced(vector_id, Source(source), text, row))
+        return result
+
     def item_vectors(self, item_id: int, space: Space) -> NDArray[np.float16]:
-        """Gives an item's vectors in a space, ``(parts, dim)``, in the order of its parts."""
+        """Gives the vectors of an item's content, ``(parts, dim)``, in the order of its parts."""
         rows = self._rows(
             select(vectors_table.c.vector)
             .join(parts, vectors_table.c.part_id == parts.c.id)
-            .where(parts.c.item_id == item_id, vectors_table.c.space_id == space.id)
+            .where(
+                parts.c.item_id == item_id,
+                parts.c.ordinal < WORDS_FROM,
+                vectors_table.c.space_id == space.id,
+            )
             .order_by(parts.c.ordinal)
         )
         joined = b"".join(row[0] for row in rows)
@@ -407,7 +468,11 @@ class Store:
         rows = self._rows(
             select(parts.c.start_s, parts.c.end_s, parts.c.page, parts.c.line, parts.c.text)
             .join(vectors_table, vectors_table.c.part_id == parts.c.id)
-            .where(parts.c.item_id == item_id, vectors_table.c.space_id == space.id)
+            .where(
+                parts.c.item_id == item_id,
+                parts.c.ordinal < WORDS_FROM,
+                vectors_table.c.space_id == space.id,
+            )
             .order_by(parts.c.ordinal)
         )
         return [Place(*row) for row in rows]
@@ -422,11 +487,13 @@ class Store:
         part_counts = self._rows(
             select(items.c.modality, func.count())
             .join(parts, parts.c.item_id == items.c.id)
+            .where(parts.c.ordinal < WORDS_FROM)
             .group_by(items.c.modality)
         )
         vector_counts = self._rows(
             select(spaces_table.c.name, vectors_table.c.modality, func.count())
             .join(spaces_table, vectors_table.c.space_id == spaces_table.c.id)
+            .where(vectors_table.c.modality.in_(list(map(str, Modality))))
             .group_by(spaces_table.c.name, vectors_table.c.modality)
         )
         return Summary(
@@ -475,9 +542,7 @@ class Store:
         with named_failures(self.path), self._engine.begin() as connection:
             concepts.remove(connection, name, space)
 
-    def set_seal(
-        self, space: Space, modality: Modality, seal: Seal, replaced: Sequence[Seal]
-    ) -> None:
+    def set_seal(self, space: Space, modality: Kept, seal: Seal, replaced: Sequence[Seal]) -> None:
         """Makes a finished derived file the one that readers use for its range of ids.
 
         Args:
@@ -501,7 +566,7 @@ class Store:
             )
 
 
-def _kind(table: Any, space: Space, modality: Modality) -> ColumnElement[bool]:
+def _kind(table: Any, space: Space, modality: Kept) -> ColumnElement[bool]:
     return and_(table.c.space_id == space.id, table.c.modality == str(modality))
 
 
@@ -509,7 +574,32 @@ def _embedded(space: Space) -> ColumnElement[bool]:
     return (
         select(vectors_table.c.id)
         .join(parts, vectors_table.c.part_id == parts.c.id)
-        .where(parts.c.item_id == items.c.id, vectors_table.c.space_id == space.id)
+        .where(
+            parts.c.item_id == items.c.id,
+            parts.c.ordinal < WORDS_FROM,
+            vectors_table.c.space_id == space.id,
+        )
         .correlate(items)
         .exists()
     )
+
+
+def _wordless(space: Space) -> ColumnElement[bool]:
+    """Tells whether some words that belong to an item have no vector in a space."""
+    embedded = (
+        select(vectors_table.c.id)
+        .where(vectors_table.c.part_id == parts.c.id, vectors_table.c.space_id == space.id)
+        .correlate(parts)
+        .exists()
+    )
+    return (
+        select(parts.c.id)
+        .where(parts.c.item_id == items.c.id, parts.c.ordinal >= WORDS_FROM, not_(embedded))
+        .correlate(items)
+        .exists()
+    )
+
+
+def _known(row: Any) -> Known:
+    item_id, path, size, mtime_ns, complete, read, beside = row
+    return Known(item_id, path, Fingerprint(size, mtime_ns), bool(complete), bool(read), beside)

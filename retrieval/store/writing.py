@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, func, insert, literal, select, text
 
-from retrieval.store.records import Batch, ItemRecord, Relocation, Space
-from retrieval.store.schema import FACTS_VERSION, items, parts, vectors
-from retrieval.types import NO_FACTS, Facts, Place
+from retrieval.store.records import Batch, Captions, ItemRecord, Relocation, Space
+from retrieval.store.schema import FACTS_VERSION, WORDS_FROM, items, parts, vectors
+from retrieval.types import NO_FACTS, Facts, Modality, Place, Source, words_of
 
 T = TypeVar("T")
 MAX_VARIABLES = 10_000  # SQLite takes 32,766 values in one statement
@@ -21,14 +21,17 @@ def apply(connection: Connection, batch: Batch, space: Space) -> None:
     """Writes a batch within the caller's transaction; copies first, while their sources stand."""
     now_s = int(time.time())
     for copy in batch.copies:
-        _copy(connection, copy, now_s)
+        new_id = _copy(connection, copy, now_s)
+        _set_captions(connection, new_id, copy.captions, space)
     for move in batch.moves:
         connection.execute(
             items.delete().where(items.c.path == move.path, items.c.id != move.item_id)
         )
         _set_file(connection, move)
+        _set_captions(connection, move.item_id, move.captions, space)
     for touch in batch.touched:
         _set_file(connection, touch)
+        _set_captions(connection, touch.item_id, touch.captions, space)
     for ids in _groups(batch.removed):
         connection.execute(items.delete().where(items.c.id.in_(ids)))
     if batch.records:
@@ -47,33 +50,74 @@ def _set_file(connection: Connection, change: Relocation) -> None:
             size=change.fingerprint.size,
             mtime_ns=change.fingerprint.mtime_ns,
             **({} if change.facts is None else _facts_row(change.facts)),
+            **({} if change.captions is None else {"beside": change.captions.beside}),
         )
     )
 
 
-def _copy(connection: Connection, copy: Relocation, now_s: int) -> None:
+def _set_captions(
+    connection: Connection, item_id: int, captions: Captions | None, space: Space
+) -> None:
+    """Stores the words that belong to an item; of the same words the other spaces' vectors stay."""
+    if captions is None:
+        return
+    its_words = (parts.c.item_id == item_id, parts.c.ordinal >= WORDS_FROM)
+    old = connection.execute(
+        select(parts.c.id, parts.c.source, parts.c.text).where(*its_words).order_by(parts.c.ordinal)
+    ).all()
+    if [tuple(row[1:]) for row in old] != [(str(one.source), one.text) for one in captions.words]:
+        connection.execute(parts.delete().where(*its_words))
+        if captions.words:
+            connection.execute(
+                insert(parts),
+                [
+                    {"item_id": item_id, "ordinal": WORDS_FROM + at}
+                    | {"source": str(one.source), "text": one.text}
+                    for at, one in enumerate(captions.words)
+                ],
+            )
+    if not captions.words:
+        return
+    ids = connection.execute(select(parts.c.id).where(*its_words).order_by(parts.c.ordinal)).all()
+    part_ids = [row[0] for row in ids]
+    connection.execute(
+        vectors.delete().where(vectors.c.space_id == space.id, vectors.c.part_id.in_(part_ids))
+    )
+    modality = connection.execute(select(items.c.modality).where(items.c.id == item_id))
+    kept = str(words_of(Modality(modality.scalar_one())))
+    connection.execute(
+        insert(vectors),
+        [
+            {"part_id": part_id, "space_id": space.id, "modality": kept, "vector": row.tobytes()}
+            for part_id, row in zip(part_ids, captions.vectors.astype("<f2"), strict=True)
+        ],
+    )
+
+
+def _copy(connection: Connection, copy: Relocation, now_s: int) -> int:
     connection.execute(items.delete().where(items.c.path == copy.path, items.c.id != copy.item_id))
     shared = ("modality", "content_hash", "width", "height", "duration_s", *_facts_row(NO_FACTS))
     result = connection.execute(
         insert(items).from_select(
-            ["path", "size", "mtime_ns", "indexed_at_s", *shared],
+            ["path", "size", "mtime_ns", "indexed_at_s", "beside", *shared],
             select(
                 literal(copy.path),
                 literal(copy.fingerprint.size),
                 literal(copy.fingerprint.mtime_ns),
                 literal(now_s),
+                literal(b"" if copy.captions is None else copy.captions.beside),
                 *(items.c[name] for name in shared),
             ).where(items.c.id == copy.item_id),
         )
     )
     assert result.rowcount == 1, "the source of a copy is in the index"
     new_id = connection.execute(select(items.c.id).where(items.c.path == copy.path)).scalar_one()
-    where = ("ordinal", "start_s", "end_s", "page", "line", "text")
+    where = ("ordinal", "start_s", "end_s", "page", "line", "text", "source")
     connection.execute(
         insert(parts).from_select(
             ["item_id", *where],
             select(literal(new_id), *(parts.c[name] for name in where))
-            .where(parts.c.item_id == copy.item_id)
+            .where(parts.c.item_id == copy.item_id, parts.c.ordinal < WORDS_FROM)
             .order_by(parts.c.ordinal),
         )
     )
@@ -93,6 +137,7 @@ def _copy(connection: Connection, copy: Relocation, now_s: int) -> None:
             .order_by(target.c.ordinal),
         )
     )
+    return int(new_id)
 
 
 def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, now_s: int) -> None:
@@ -108,7 +153,7 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
         for path, content_hash, item_id, count in connection.execute(
             select(items.c.path, items.c.content_hash, items.c.id, func.count(parts.c.id))
             .join(parts, parts.c.item_id == items.c.id)
-            .where(items.c.path.in_(group))
+            .where(items.c.path.in_(group), parts.c.ordinal < WORDS_FROM)
             .group_by(items.c.id)
         ):
             old[path] = (content_hash, count, item_id)
@@ -122,8 +167,11 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
     # The same content in another space: the vectors of the other spaces stay.
     for record in kept:
         item_id = old[record.path][2]
-        _set_file(connection, Relocation(item_id, record.path, record.fingerprint, record.facts))
-        its_parts = select(parts.c.id).where(parts.c.item_id == item_id)
+        change = Relocation(item_id, record.path, record.fingerprint, record.facts, record.captions)
+        _set_file(connection, change)
+        its_parts = select(parts.c.id).where(
+            parts.c.item_id == item_id, parts.c.ordinal < WORDS_FROM
+        )
         connection.execute(
             vectors.delete().where(vectors.c.space_id == space.id, vectors.c.part_id.in_(its_parts))
         )
@@ -150,7 +198,7 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
     for id_group in _groups(list(ids.values())):
         for part_id, item_id, ordinal in connection.execute(
             select(parts.c.id, parts.c.item_id, parts.c.ordinal).where(
-                parts.c.item_id.in_(id_group)
+                parts.c.item_id.in_(id_group), parts.c.ordinal < WORDS_FROM
             )
         ):
             part_ids[item_id, ordinal] = part_id
@@ -167,6 +215,8 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
             for ordinal, vector in enumerate(record.vectors.astype("<f2"))
         ],
     )
+    for record in records:
+        _set_captions(connection, ids[record.path], record.captions, space)
 
 
 def _item_row(record: ItemRecord, now_s: int) -> dict[str, object]:
@@ -180,6 +230,7 @@ def _item_row(record: ItemRecord, now_s: int) -> dict[str, object]:
         "height": record.height,
         "duration_s": record.duration_s,
         "indexed_at_s": now_s,
+        "beside": b"" if record.captions is None else record.captions.beside,
         **_facts_row(record.facts),
     }
 
@@ -195,6 +246,7 @@ def _place_row(place: Place) -> dict[str, object]:
         "page": place.page,
         "line": place.line,
         "text": place.text,
+        "source": str(Source.CONTENT),
     }
 
 

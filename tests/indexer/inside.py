@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval.index import folder_of
+from retrieval.store.schema import WORDS_FROM
 from tests.fakes import PALETTE
 
 
@@ -88,13 +89,15 @@ def check(index: Path) -> None:
         assert rows("SELECT id FROM parts WHERE id NOT IN (SELECT part_id FROM vectors)") == []
         assert rows("SELECT id FROM parts WHERE item_id NOT IN (SELECT id FROM items)") == []
         assert rows("SELECT id FROM vectors WHERE part_id NOT IN (SELECT id FROM parts)") == []
-        assert (
-            rows(
-                "SELECT item_id FROM parts GROUP BY item_id "
-                "HAVING min(ordinal) != 0 OR max(ordinal) != count(*) - 1"
+        for first, where in ((0, "<"), (WORDS_FROM, ">=")):
+            assert (
+                rows(
+                    f"SELECT item_id FROM parts WHERE ordinal {where} {WORDS_FROM} "
+                    f"AND (source = 'content') = (ordinal < {WORDS_FROM}) GROUP BY item_id "
+                    f"HAVING min(ordinal) != {first} OR max(ordinal) - {first} != count(*) - 1"
+                )
+                == []
             )
-            == []
-        )
         assert (
             rows(
                 "SELECT v.id FROM vectors v JOIN spaces s ON s.id = v.space_id "
@@ -105,7 +108,8 @@ def check(index: Path) -> None:
         assert (
             rows(
                 "SELECT v.id FROM vectors v JOIN parts p ON p.id = v.part_id "
-                "JOIN items i ON i.id = p.item_id WHERE i.modality != v.modality"
+                "JOIN items i ON i.id = p.item_id WHERE v.modality != i.modality || "
+                "CASE p.source WHEN 'content' THEN '' ELSE ' words' END"
             )
             == []
         )

@@ -17,6 +17,7 @@ from tests.fakes import colour_encoder
 from tests.indexer.test_pipeline import Desk, counts
 
 COLUMNS = "SELECT taken_at, camera, lat, lon, facts_version FROM items ORDER BY path"
+READ = schema.FACTS_VERSION
 SAID = ("2024-05-31T18:04:00", "Apple iPhone 12", -33.5, 151.25)
 
 
@@ -68,13 +69,13 @@ def test_an_older_index_has_pictures_to_read(tmp_path: Path) -> None:
             connection.execute(text(f"PRAGMA application_id = {schema.APPLICATION_ID}"))
     Store(path, write=True).close()
     old = ("2020-01-01T00:00:00", None, None, None)
-    assert run_sql(path, COLUMNS) == [(*old, 0), (*old, 1), (*old, 1)]
+    assert run_sql(path, COLUMNS) == [(*old, 0), (*old, 1), (*old, 2)]
 
 
 def test_facts_are_stored(desk: Desk) -> None:
     """With the first run, and for a copy without reading it again."""
     assert counts(desk.run()) == {"added": 3}
-    want: list[tuple[Any, ...]] = [(*SAID, 1), (None,) * 4 + (1,), (None,) * 4 + (1,)]
+    want: list[tuple[Any, ...]] = [(*SAID, READ), (None,) * 4 + (READ,), (None,) * 4 + (READ,)]
     assert run_sql(desk.index, COLUMNS) == want
     desk.write("a2.png", (desk.root / "a.png").read_bytes())
     desk.embedded  # noqa: B018 (forgets the count)
@@ -94,9 +95,9 @@ def test_an_older_index_learns_the_facts_without_embedding(desk: Desk) -> None:
     assert desk.embedded == 0
     assert desk.ids() == ids
     assert run_sql(desk.index, COLUMNS) == [
-        (*SAID, 1),
-        (None,) * 4 + (1,),
-        (None,) * 4 + (1,),
+        (*SAID, READ),
+        (None,) * 4 + (READ,),
+        (None,) * 4 + (READ,),
     ]
     with Store(desk.index, write=True) as store:
         (space,) = store.spaces()
@@ -111,5 +112,5 @@ def test_another_model_learns_the_facts_too(desk: Desk) -> None:
     desk.run()
     before_facts(desk.index)
     assert counts(desk.run(encoder=colour_encoder("colours-2"))) == {"updated": 3}
-    assert run_sql(desk.index, COLUMNS)[0] == (*SAID, 1)
-    assert run_sql(desk.index, "SELECT count(*) FROM items WHERE facts_version < 1") == [(0,)]
+    assert run_sql(desk.index, COLUMNS)[0] == (*SAID, READ)
+    assert run_sql(desk.index, "SELECT count(*) FROM items WHERE facts_version < 2") == [(0,)]

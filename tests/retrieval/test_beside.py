@@ -153,6 +153,7 @@ def test_gathers_what_can_be_read(tmp_path: Path) -> None:
 
 
 def picture(path: Path, **how: object) -> Image.Image:
+    """Saves a black picture and opens it."""
     Image.new("RGB", (8, 8)).save(path, **how)
     return Image.open(path)
 

@@ -16,10 +16,12 @@ NAN = float("nan")
 
 
 def chance(logit: float) -> float:
+    """The logistic function."""
     return 1 / (1 + math.exp(-logit))
 
 
 def logit(p: float) -> float:
+    """Its inverse."""
     return math.log(p / (1 - p))
 
 

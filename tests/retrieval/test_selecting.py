@@ -208,7 +208,7 @@ def space(store: Store) -> Space:
 def plan(store: Store, wanted: Filters) -> str:
     """How SQLite goes about a filter."""
     terms, values = condition(store._run, wanted)
-    values |= {"space": 1, "modality": "image"}
+    values |= {"space": 1, "modality": "image", "low_part": 0, "high_part": 9}
     rows = store._run(f"EXPLAIN QUERY PLAN SELECT vectors.id {_from(terms)}", values)
     return "\n".join(row[3] for row in rows)
 

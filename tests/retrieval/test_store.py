@@ -114,10 +114,11 @@ def test_everything_of_an_item_comes_back(
     )
     store.write(Batch(records=[record]), space)
 
-    ((item, *columns, indexed_at_s, camera, lat, lon, version),) = run_sql(
+    ((item, *columns, indexed_at_s, camera, lat, lon, version, beside),) = run_sql(
         path, "SELECT * FROM items"
     )
     assert (camera, lat, lon, version) == ("Apple iPhone 12", -33.5, 151.25, schema.FACTS_VERSION)
+    assert beside == b""
     assert columns == [
         *(b"/a/b.txt", "text", 2**40 + 1, 1_700_000_000_123_456_789, content_hash("hello")),
         *(640, 480, None, "2024-05-31T18:04:00"),

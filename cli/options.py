@@ -13,7 +13,11 @@ import typer
 
 if TYPE_CHECKING:
     from retrieval.filters import Filters
+    from retrieval.fusion import Fuse
     from retrieval.search import Hit
+
+
+MOST_WEIGHT = 1_000.0  # as in queries
 
 
 class In(StrEnum):
@@ -47,6 +51,18 @@ class Ways(StrEnum):
     SUBTRACT = "subtract"
     PENALTY = "penalty"
     DIFFERENCE = "difference"
+
+
+class Fusing(StrEnum):
+    """How words that belong to an item count; see ``retrieval.fusion.Fusion``."""
+
+    ANY = "any"
+    MAX = "max"
+    MEAN = "mean"
+    WEIGHTED = "weighted"
+    CONCAT = "concat"
+    ATTENTION = "attention"
+    CONTENT = "content"
 
 
 IndexOption = Annotated[
@@ -191,6 +207,19 @@ SaveOption = Annotated[
         show_default=False,
     ),
 ]
+FuseOption = Annotated[
+    Fusing,
+    typer.Option("--fuse", help="How words that belong to a picture or sound count."),
+]
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="NAME=WEIGHT",
+        help="What content, sidecar, manifest or metadata counts in --fuse; 0 leaves it out.",
+        show_default=False,
+    ),
+]
 ExplainOption = Annotated[bool, typer.Option("--explain", help="Say below each hit why it is one.")]
 ExplainDirOption = Annotated[
     Path | None,
@@ -210,6 +239,36 @@ def index_path(option: Path | None) -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("anyseek", appauthor=False) / "index.db"
+
+
+def fuse_from(way: Fusing, sources: Sequence[str] | None) -> Fuse:
+    """Makes a way of fusing of what was typed.
+
+    Raises:
+        QueryError: If a source is unknown, or its weight is no number of at least 0.
+    """
+    from retrieval.errors import QueryError
+    from retrieval.fusion import Fuse, Fusion
+    from retrieval.types import Source
+
+    weights: dict[Source, float] = {}
+    for text in sources or ():
+        name, _, number = text.partition("=")
+        try:
+            weight = float(number)
+            if not 0 <= weight <= MOST_WEIGHT:  # NaN is not, either
+                raise ValueError
+            weights[Source(name.strip())] = weight
+        except ValueError:
+            names = ", ".join(Source)
+            raise QueryError(
+                f"--source takes one of {names} and a weight from 0 to {MOST_WEIGHT:g}, as in "
+                f"sidecar=0.5, not {text!r}"
+            ) from None
+    fuse = Fuse(Fusion(way.value), weights)
+    if not (fuse.columns() > 0).any():
+        raise QueryError("--source leaves out everything there is; give one a weight above 0")
+    return fuse
 
 
 def filters_from(

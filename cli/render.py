@@ -113,6 +113,8 @@ def _fields(hit: Hit) -> dict[str, object]:
             }
             for span in hit.spans
         ],
+        "words": None if hit.words is None else hit.words.text,
+        "sources": {source.value: round(value, 4) for source, value in hit.sources.items()},
         "space": hit.space,
         "date": None if details.date is None else details.date.isoformat(timespec="seconds"),
         "taken_at": details.facts.taken_at,
@@ -149,6 +151,9 @@ def _where(hit: Hit) -> str:
     if hit.place.text is not None:
         text = printable(" ".join(hit.place.text.split()))
         parts.append(text if len(text) <= 80 else text[:79] + "…")
+    if hit.words is not None:
+        text = printable(hit.words.text)
+        parts.append(f"{hit.words.source}: {text if len(text) <= 80 else text[:79] + '…'}")
     return ": ".join(parts)
 
 

@@ -21,6 +21,8 @@ from cli.options import (
     ExtOption,
     Format,
     FormatOption,
+    FuseOption,
+    Fusing,
     In,
     IndexOption,
     LikeOption,
@@ -35,10 +37,12 @@ from cli.options import (
     SaveOption,
     Sort,
     SortOption,
+    SourceOption,
     UnderOption,
     UnlikeOption,
     Ways,
     filters_from,
+    fuse_from,
     in_order,
     index_path,
 )
@@ -73,6 +77,8 @@ def search(
     negatives: NegativesOption = Ways.SUBTRACT,
     like: LikeOption = None,
     unlike: UnlikeOption = None,
+    fuse: FuseOption = Fusing.ANY,
+    source: SourceOption = None,
     save: SaveOption = None,
     under: UnderOption = None,
     after: AfterOption = None,
@@ -127,6 +133,7 @@ def search(
         Negatives(negatives.value),
         _paths(recent.picked(path, like or ())),
         _paths(recent.picked(path, unlike or ())),
+        fuse_from(fuse, source),
     )
     if save is not None:
         if not manner.liked:

@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval import concepts
+from retrieval import concepts, fusion
 from retrieval.calibrate import UNFITTED, Background, Calibration, settled
 from retrieval.errors import QueryError
 from retrieval.examples import Example, example
+from retrieval.fusion import Fuse
 from retrieval.phrasing import POOL, Phrased, contrasts, phrase, weigh
 from retrieval.prompts import PromptSet, fitting
 from retrieval.query import AllOf, Blend, Kind, Query, Term, terms_of
 from retrieval.scoring import AVOIDED, Avoided, Both, Either, Fed, Leaf, Negatives, Scorer, Tree
 from retrieval.sense import Sense
 from retrieval.store import Space, Store
-from retrieval.types import Encoder, Modality, Vectors
+from retrieval.types import Encoder, Kept, Modality, Vectors, WordsOf
 
 SAMPLE = 512  # vectors that stand for an index; the spread is then off by 3 %
 
@@ -45,6 +46,7 @@ class Manner:
         negatives: What negative terms do.
         liked: Files whose like shall rise.
         unliked: Files whose like shall sink.
+        fuse: How words that belong to an item count beside its content.
     """
 
     prompt: PromptSet | None = None
@@ -52,6 +54,7 @@ class Manner:
     negatives: Negatives = Negatives.SUBTRACT
     liked: tuple[Path, ...] = ()
     unliked: tuple[Path, ...] = ()
+    fuse: Fuse = fusion.USUAL
 
 
 USUAL = Manner()
@@ -114,16 +117,16 @@ class Asker:
         self._calibrations = calibrations
         self._sense = sense
         self._made: dict[tuple[str, ...], bool] = {}
-        self._phrased: dict[tuple[Modality, tuple[str, ...], bool], Phrased] = {}
+        self._phrased: dict[tuple[Kept, tuple[str, ...], bool], Phrased] = {}
         self._examples: dict[tuple[str, tuple[int, int] | None], Example] = {}
         self.sample = functools.cache(self._sampled)
 
-    def scorer(self, query: Query, target: Modality, size: int, manner: Manner = USUAL) -> Scorer:
+    def scorer(self, query: Query, target: Kept, size: int, manner: Manner = USUAL) -> Scorer:
         """Makes what judges the items of a modality.
 
         Args:
             query: The terms.
-            target: Modality of the items.
+            target: Modality of the items, or the words that belong to them.
             size: How many vectors the index has of it.
             manner: How the query is put.
 
@@ -144,9 +147,7 @@ class Asker:
             )
         return Scorer(np.stack(columns.vectors), np.array(columns.rising), tree)
 
-    def pieces(
-        self, blend: Blend, target: Modality, size: int, manner: Manner = USUAL
-    ) -> list[Piece]:
+    def pieces(self, blend: Blend, target: Kept, size: int, manner: Manner = USUAL) -> list[Piece]:
         """Gives the terms of a blend as they are compared, in the order written."""
         return [self._piece(term, target, size, manner) for term in blend.terms]
 
@@ -164,13 +165,14 @@ class Asker:
             self._made[texts] = bool(self._sense.made(vectors).any())
         return self._made[texts]
 
-    def calibration(self, source: Modality, target: Modality) -> Calibration:
+    def calibration(self, source: Modality, target: Kept) -> Calibration:
         """Gives the map for a kind of query and a kind of item."""
+        target = _read_as(target)
         return self._calibrations.get((source, target), UNFITTED)
 
-    def phrased(self, words: str, target: Modality, manner: Manner) -> Phrased:
+    def phrased(self, words: str, target: Kept, manner: Manner) -> Phrased:
         """Gives words in the templates for a modality."""
-        chosen = fitting(words, target, manner.prompt)
+        chosen = fitting(words, _read_as(target), manner.prompt)
         key = (target, tuple(chosen.render(words)), manner.weighed)
         if key not in self._phrased:
             tower = self._encoder.towers[Modality.TEXT]
@@ -182,7 +184,7 @@ class Asker:
         return self._phrased[key]
 
     def _tree(
-        self, query: Query, target: Modality, size: int, manner: Manner, columns: _Columns
+        self, query: Query, target: Kept, size: int, manner: Manner, columns: _Columns
     ) -> Tree:
         if isinstance(query, Blend):
             return self._leaf(self.pieces(query, target, size, manner), target, manner, columns)
@@ -190,7 +192,7 @@ class Asker:
         return Both(parts) if isinstance(query, AllOf) else Either(parts)
 
     def _leaf(
-        self, pieces: Sequence[Piece], target: Modality, manner: Manner, columns: _Columns
+        self, pieces: Sequence[Piece], target: Kept, manner: Manner, columns: _Columns
     ) -> Leaf:
         subtract = manner.negatives is Negatives.SUBTRACT
         summed = [one for one in pieces if one.term.weight > 0 or subtract]
@@ -221,7 +223,7 @@ class Asker:
             drop=manner.negatives is Negatives.DIFFERENCE,
         )
 
-    def _piece(self, term: Term, target: Modality, size: int, manner: Manner) -> Piece:
+    def _piece(self, term: Term, target: Kept, size: int, manner: Manner) -> Piece:
         phrased = None
         source = Modality.TEXT
         if term.kind is Kind.WORDS:
@@ -246,19 +248,24 @@ class Asker:
             self._examples[key] = example(self._store, self._space, self._encoder, Path(path))
         return self._examples[key]
 
-    def _sampled(self, target: Modality) -> Vectors:
+    def _sampled(self, target: Kept) -> Vectors:
         return self._store.sample(self._space, target, SAMPLE).astype(np.float32)
 
-    def _raw_background(self, vector: Vectors, target: Modality, size: int) -> Background:
+    def _raw_background(self, vector: Vectors, target: Kept, size: int) -> Background:
         cosines = self.sample(target) @ vector
         if not len(cosines):
             return Background(0.0, 1.0, 0)
         return Background(float(cosines.mean()), float(cosines.std()), size)
 
     def _background(
-        self, vector: Vectors, target: Modality, size: int, usual: Calibration
+        self, vector: Vectors, target: Kept, size: int, usual: Calibration
     ) -> Background:
         return settled(self._raw_background(vector, target, size), usual)
+
+
+def _read_as(target: Kept) -> Modality:
+    """Gives the modality by which a kind of item is asked for: words are words, whosever."""
+    return Modality.TEXT if isinstance(target, WordsOf) else target
 
 
 def deciding(query: Query, scorer: Scorer, item: Vectors) -> Blend:

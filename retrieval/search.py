@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,14 +17,16 @@ from retrieval.cache import cached
 from retrieval.calibrate import CONFIDENT
 from retrieval.errors import IndexMissingError, ModelError, QueryError
 from retrieval.filters import NO_FILTERS, Filters
+from retrieval.fusion import Fusion
 from retrieval.index import VectorIndex
 from retrieval.models import ModelSpec, model
 from retrieval.prompts import PromptSet
 from retrieval.query import Blend, Kind, Query, Term, terms_of
 from retrieval.scoring import Judged, Scorer, best
 from retrieval.segments import Ids
+from retrieval.sources import Fused, Side, nearest
 from retrieval.store import NO_DETAILS, Details, Found, Space, Store
-from retrieval.types import Encoder, Modality, Place
+from retrieval.types import Encoder, Kept, Modality, Place, Source, Words, WordsOf, words_of
 from retrieval.unmatched import why
 
 SPAN_SHARE = 0.5  # of the best window's relevance
@@ -60,6 +62,8 @@ class Hit:
         space: Identity of the space.
         spans: Where in a recording the query is answered, best first; the first holds ``place``.
         details: What is known of the item besides.
+        sources: Relevances of the sources that it was found by, if words belong to it.
+        words: Those that answer best, if any belong to it.
     """
 
     path: bytes
@@ -70,6 +74,8 @@ class Hit:
     space: str
     spans: tuple[Span, ...] = ()
     details: Details = NO_DETAILS
+    sources: Mapping[Source, float] = field(default_factory=dict)
+    words: Words | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +150,8 @@ class Searcher:
             ModelError: If the model that made the index is not known here.
         """
         self.store = store
-        self._indexes: dict[Modality, VectorIndex] = {}
-        self._passing: dict[tuple[Modality, Filters], Ids] = {}
+        self._indexes: dict[Kept, VectorIndex] = {}
+        self._passing: dict[tuple[Kept, Filters], Ids] = {}
         self._confident = CONFIDENT
         self._damaged: list[str] = []
         self.remarks: list[str] = []  # of the last answer
@@ -227,7 +233,8 @@ class Searcher:
         targets = self._targets(wanted)
         scorers = {target: self.scorer(query, target, manner) for target in targets}
         self._remark_on_filters(wanted)
-        hits = tuple(self._ranked(scorers, wanted, without=self._examples_in(query)))
+        words = self._words(query, targets, manner)
+        hits = tuple(self._ranked(scorers, words, wanted, manner, self._examples_in(query)))
         meant = self.asker.meant(query)
         good = [hit for hit in hits if hit.relevance >= self._confident]
         # a text may hold the very letters that mean nothing elsewhere; a query without words claims
@@ -237,7 +244,25 @@ class Searcher:
         )
         return Answer(hits, confident, meant)
 
-    def scorer(self, query: Query, target: Modality, manner: Manner = USUAL) -> Scorer:
+    def _words(
+        self, query: Query, targets: Sequence[Modality], manner: Manner
+    ) -> dict[Modality, Scorer]:
+        """Gives what judges the words that belong to items, by the items' modality.
+
+        A query of examples alone asks for what is like them, not for what is said of them.
+        """
+        if manner.fuse.way is Fusion.CONTENT or not any(
+            term.kind is not Kind.FILE and term.weight > 0 for term in terms_of(query)
+        ):
+            return {}
+        kinds = {target: words_of(target) for target in targets}
+        return {
+            target: self.scorer(query, kind, manner)
+            for target, kind in kinds.items()
+            if kind is not None and self.store.has_words(self._space, kind)
+        }
+
+    def scorer(self, query: Query, target: Kept, manner: Manner = USUAL) -> Scorer:
         """Gives what judges the items of a modality for a query."""
         return self.asker.scorer(query, target, self._index(target).size, manner)
 
@@ -262,12 +287,27 @@ class Searcher:
         ]
 
     def _ranked(
-        self, scorers: dict[Modality, Scorer], wanted: Wanted, *, without: frozenset[int]
+        self,
+        scorers: dict[Modality, Scorer],
+        words: dict[Modality, Scorer],
+        wanted: Wanted,
+        manner: Manner,
+        without: frozenset[int],
     ) -> list[Hit]:
         """Searches every modality and merges by relevance, since cosines do not compare."""
         rankings: list[list[tuple[Hit, int]]] = []
         for target, scorer in scorers.items():
             ranking = []
+            if target in words:
+                for one, row in self._fused(target, scorer, words[target], wanted, manner, without):
+                    relevance = math.exp(one.log_relevance)
+                    if relevance >= wanted.min_relevance:
+                        score = min(one.score, 1.0) if scorer.plain else one.score
+                        hit = self._hit(row, score, relevance)
+                        hit = replace(hit, sources=one.relevances, words=one.words)
+                        ranking.append((hit, one.item_id))
+                rankings.append(ranking)
+                continue
             for row, score, log_relevance in self._nearest(target, scorer, wanted, without):
                 relevance = math.exp(log_relevance)
                 if relevance >= wanted.min_relevance:
@@ -336,6 +376,46 @@ class Searcher:
                 return found[: wanted.k]
             reach *= 4
 
+    def _fused(
+        self,
+        target: Modality,
+        content: Scorer,
+        words: Scorer,
+        wanted: Wanted,
+        manner: Manner,
+        without: frozenset[int],
+    ) -> list[tuple[Fused, Found]]:
+        """Gives the ``k`` best items of a modality by all of their sources, best first."""
+        kind = words_of(target)
+        assert kind is not None
+        found = nearest(
+            self._side(target, content, wanted.filters),
+            self._side(kind, words, wanted.filters),
+            wanted.k,
+            how=manner.fuse,
+            without=without,
+            owners=self.store.owners,
+            sourced=lambda item_ids: self.store.sourced(item_ids, self._space),
+        )
+        rows = self.store.found([one.vector_id for one in found])
+        return [(one, rows[one.vector_id]) for one in found]
+
+    def _side(self, kind: Kept, scorer: Scorer, filters: Filters) -> Side:
+        index = self._index(kind)
+        only = self._qualifying(kind, filters)
+        available = index.size if only is None else len(only)
+
+        def nearest_to(count: int) -> tuple[Ids, Judged]:
+            return best(
+                scorer,
+                count,
+                available,
+                search=lambda vector, number: index.search(vector, number, only=only),
+                fetch=lambda some: self.store.vectors_of(some, self._space),
+            )
+
+        return Side(scorer, nearest_to, available)
+
     def _items(
         self, ids: Ids, judged: Judged, without: frozenset[int]
     ) -> list[tuple[Found, float, float]]:
@@ -349,12 +429,13 @@ class Searcher:
                 found.setdefault(row.item_id, (row, score, log_relevance))
         return list(found.values())
 
-    def _qualifying(self, target: Modality, filters: Filters) -> Ids | None:
+    def _qualifying(self, target: Kept, filters: Filters) -> Ids | None:
         """Lists the vectors of a modality that pass, ascending; ``None`` if all do."""
         if not filters:
             return None
         if (target, filters) not in self._passing:
-            without = self.store.share(target, filters) > 0.5
+            modality = target.modality if isinstance(target, WordsOf) else target
+            without = self.store.share(modality, filters) > 0.5
             # asking for the fewer saves most of the time; the index knows all
             ids = self.store.vector_ids(self._space, target, filters, without=without)
             if without:
@@ -369,7 +450,7 @@ class Searcher:
         if targets and all(ids is not None and not len(ids) for ids in passing):
             self.remarks.append(why(self.store, targets, wanted.filters))
 
-    def _index(self, modality: Modality) -> VectorIndex:
+    def _index(self, modality: Kept) -> VectorIndex:
         if modality not in self._indexes:
             index = VectorIndex(self.store, self._space, modality)
             self._indexes[modality] = index

@@ -418,6 +418,20 @@ class Store:
             return None
         return rows[0][0], Fingerprint(rows[0][1], rows[0][2]), Modality(rows[0][3])
 
+    def owners(self, vector_ids: NDArray[np.int64]) -> list[int]:
+        """Gives the items that vectors belong to, each once."""
+        wanted = vector_ids.tolist()
+        found: set[int] = set()
+        for start in range(0, len(wanted), MAX_VARIABLES):
+            rows = self._rows(
+                select(parts.c.item_id)
+                .join(vectors_table, vectors_table.c.part_id == parts.c.id)
+                .where(vectors_table.c.id.in_(wanted[start : start + MAX_VARIABLES]))
+                .distinct()
+            )
+            found.update(row[0] for row in rows)
+        return sorted(found)
+
     def has_words(self, space: Space, kind: WordsOf) -> bool:
         """Tells whether any item of a modality has words that belong to it, in a space."""
         kept = select(vectors_table.c.id).where(_kind(vectors_table, space, kind))

@@ -764,7 +764,9 @@ def test_workers_and_batches(desk: Desk, workers: int, batch_size: int) -> None:
     for seed in range(30):
         desk.draw(f"{seed}.bmp", seed)
     for number in range(4):
-        desk.write(f"t{number}.txt", "\n\n".join(["red blue " * 30, "green " * 50] * number + ["x"]))
+        desk.write(
+            f"t{number}.txt", "\n\n".join(["red blue " * 30, "green " * 50] * number + ["x"])
+        )
     sizes: list[int] = []
 
     class Noting(ColourTower):

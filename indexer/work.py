@@ -108,9 +108,9 @@ class Worker:
         vectors = np.empty((0, self._encoder.dim), np.float32)
         if words:
             vectors = tower.embed([tower.prepare(one.text) for one in words])
-            sound = np.isfinite(vectors).all(axis=1)
-            words = [one for one, good in zip(words, sound, strict=True) if good]
-            vectors = vectors[sound]
+            good = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+            words = [words[at] for at in good]
+            vectors = vectors[good]
         return Captions(tuple(words), vectors, job.file.beside.digest)
 
     def _reread(self, job: Job, content: media.FileContent) -> Facts | None:

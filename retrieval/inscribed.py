@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
 MOST_CHARACTERS = 2_000
 LARGEST_XMP = 1 << 20
@@ -90,6 +90,8 @@ def _exif(image: Image.Image) -> Iterator[str]:
 
 
 def _iptc(image: Image.Image) -> Iterator[str]:
+    if not isinstance(image, ImageFile.ImageFile):
+        return
     try:
         said: dict[Any, Any] = IptcImagePlugin.getiptcinfo(image) or {}
     except Exception:  # as above

@@ -149,6 +149,8 @@ def test_json(write: Write) -> None:
         "line": None,
         "text": None,
         "spans": [],
+        "words": None,
+        "sources": {},
         "space": "colours-1",
         "confident": True,
         "date": None,

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.options import Fusing, fuse_from
+from retrieval.errors import QueryError
+from retrieval.fusion import Fusion
+from retrieval.types import Source
 from tests.cli.test_cli import Anyseek, failed
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "data" / "samples"
@@ -151,3 +155,17 @@ def test_a_filter_that_matches_nothing(anyseek: Anyseek) -> None:
     assert done.code == 0
     assert "2200" in done.err
     assert not done.lines
+
+
+def test_ways_of_fusing_are_read() -> None:
+    """Weights by source; what is none is refused with what would be one."""
+    assert {way.value for way in Fusing} == {way.value for way in Fusion}
+    fuse = fuse_from(Fusing.MEAN, ["sidecar=0.5", "content=0"])
+    assert fuse.way is Fusion.MEAN
+    assert fuse.columns().tolist() == [0.0, 0.5, 1.0, 1.0]
+    assert dict(fuse.weights) == {Source.SIDECAR: 0.5, Source.CONTENT: 0.0}
+    for text in ("sidecar", "sidecar=", "sidecar=-1", "sidecar=nan", "other=1", "sidecar=1e9"):
+        with pytest.raises(QueryError, match="--source takes one of content, sidecar"):
+            fuse_from(Fusing.ANY, [text])
+    with pytest.raises(QueryError, match="leaves out everything"):
+        fuse_from(Fusing.CONTENT, ["content=0"])

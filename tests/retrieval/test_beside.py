@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_gathers_what_can_be_read(tmp_path: Path) -> None:
     assert list(found.words()) == [listed[b"a.jpg"], Words(Source.SIDECAR, "boats")]
 
 
-def picture(path: Path, **how: object) -> Image.Image:
+def picture(path: Path, **how: Any) -> Image.Image:
     """Saves a black picture and opens it."""
     Image.new("RGB", (8, 8)).save(path, **how)
     return Image.open(path)

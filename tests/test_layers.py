@@ -42,6 +42,7 @@ ONLY_IN = {
     "PIL": (
         "retrieval/media.py",
         "retrieval/exif.py",
+        "retrieval/inscribed.py",
         "retrieval/heat.py",
         "retrieval/towers/",
         "retrieval/learn/",

@@ -235,6 +235,16 @@ class Asker:
         usual = self.calibration(source, target)
         return Piece(term, source, vector, phrased, self._background(vector, target, size, usual))
 
+    def vector_of(self, term: Term) -> Vectors:
+        """Gives the vector ``(dim,)`` of a file or a concept.
+
+        Raises:
+            QueryError: If the file cannot be used, or there is no such concept here.
+        """
+        if term.kind is Kind.FILE:
+            return np.asarray(self.example(term.value).vector[0], np.float32)
+        return concepts.find(self._store, self._space, term.value).vector
+
     def example(self, path: str) -> Example:
         """Gives a file with its vector; read once.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval import concepts
-from retrieval.calibrate import UNFITTED, Background, Calibration, settled
+from retrieval.calibrate import Background, Calibration, settled, unfitted
 from retrieval.errors import QueryError
 from retrieval.examples import Example, example
 from retrieval.phrasing import POOL, Phrased, contrasts, phrase, weigh
@@ -166,7 +166,7 @@ class Asker:
 
     def calibration(self, source: Modality, target: Modality) -> Calibration:
         """Gives the map for a kind of query and a kind of item."""
-        return self._calibrations.get((source, target), UNFITTED)
+        return self._calibrations.get((source, target)) or unfitted(source, target)
 
     def phrased(self, words: str, target: Modality, manner: Manner) -> Phrased:
         """Gives words in the templates for a modality."""

@@ -184,7 +184,7 @@ def named(name: str | None = None) -> Named:
         if name == offer.name:
             return _offered(offer)
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         for mark, prefix in FOREIGN.items():
             if (folder / mark).exists() and not (folder / "model.toml").exists():
                 raise ModelError(f"{folder} holds a model of another kind: name it {prefix}:{name}")
@@ -202,7 +202,9 @@ def named(name: str | None = None) -> Named:
             )
         )
     if name.startswith(("/", "./", "../", "~")):
-        raise ModelError(f"there is no folder with a model at {name}; `anyseek models` lists others")
+        raise ModelError(
+            f"there is no folder with a model at {name}; `anyseek models` lists others"
+        )
     if _ARCHITECTURE.fullmatch(name):
         return _shortest(Named(name, "open_clip", name))
     near = difflib.get_close_matches(name, [own, *(offer.name for offer in OFFERS)], n=3)

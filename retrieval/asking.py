@@ -25,7 +25,7 @@ from retrieval.query import AllOf, Blend, Kind, Query, Term, terms_of
 from retrieval.scoring import AVOIDED, Avoided, Both, Either, Fed, Leaf, Negatives, Scorer, Tree
 from retrieval.sense import Sense
 from retrieval.store import Space, Store
-from retrieval.types import Encoder, Modality, Vectors
+from retrieval.types import Encoder, Modality, Tower, Vectors
 
 SAMPLE = 512  # vectors that stand for an index; the spread is then off by 3 %
 
@@ -98,6 +98,7 @@ class Asker:
         *,
         calibrations: Calibrations,
         sense: Sense | None = None,
+        words: Tower | None = None,
     ) -> None:
         """Takes what queries need.
 
@@ -107,7 +108,10 @@ class Asker:
             encoder: Of that space; weights are read only if something must be embedded.
             calibrations: How cosines become relevances.
             sense: What tells words from noise; without, everything counts as words.
+            words: Reads the words of queries; the encoder's text tower by default, which reads
+                files.
         """
+        self._reader = words or encoder.towers.get(Modality.TEXT)
         self._store = store
         self._space = space
         self._encoder = encoder
@@ -159,7 +163,7 @@ class Asker:
             return True
         texts = tuple(_words(term) for term in wanted)
         if texts not in self._made:
-            tower = self._encoder.towers[Modality.TEXT]
+            tower = self._words_tower()
             vectors = tower.embed([tower.prepare(text) for text in texts])
             self._made[texts] = bool(self._sense.made(vectors).any())
         return self._made[texts]
@@ -173,13 +177,18 @@ class Asker:
         chosen = fitting(words, target, manner.prompt)
         key = (target, tuple(chosen.render(words)), manner.weighed)
         if key not in self._phrased:
-            tower = self._encoder.towers[Modality.TEXT]
+            tower = self._words_tower()
             made = phrase(words, chosen, tower)
             if manner.weighed and len(made.templates) > 1:
                 pool = self._store.sample(self._space, target, POOL).astype(np.float32)
                 made = weigh(made, contrasts(words, chosen, tower), pool)
             self._phrased[key] = made
         return self._phrased[key]
+
+    def _words_tower(self) -> Tower:
+        if self._reader is None:
+            raise QueryError(f"{self._encoder.model} reads no words; search by example instead")
+        return self._reader
 
     def _tree(
         self, query: Query, target: Modality, size: int, manner: Manner, columns: _Columns

@@ -37,7 +37,10 @@ FAMILIES = {
     "clap": "retrieval.towers.clap",
     "sentence": "retrieval.towers.sentence",
 }
-"""Modules with ``describe``, ``load`` and ``pull``, see ``retrieval.towers.described``."""
+"""Modules with ``describe``, ``load`` and ``pull``, see ``retrieval.towers.described``.
+
+That of ``sentence`` has ``over(encoder, source)`` besides, which gives another text tower.
+"""
 
 BUNDLED = "bundled"  # the family of the model that comes with the package, and of learned ones
 PREFIXES = {"clap": "clap", "st": "sentence", "hf-hub": "open_clip", "local-dir": "open_clip"}
@@ -268,6 +271,18 @@ def place(found: Named) -> str | None:
     return None if told is None else str(told(found.source))
 
 
+def asking(encoder: Encoder) -> Encoder:
+    """Gives the encoder for the words of queries.
+
+    Some models read a question otherwise than what answers it; the text tower of such has another
+    one as its attribute ``asked``. Others are given back as they are.
+    """
+    asked = getattr(encoder.towers.get(Modality.TEXT), "asked", None)
+    if asked is None:
+        return encoder
+    return replace(encoder, towers={**encoder.towers, Modality.TEXT: asked})
+
+
 def absent(name: str, space: str, dim: int, reason: str) -> ModelSpec:
     """Gives a stand-in for a model that cannot be loaded.
 
@@ -332,7 +347,8 @@ def _described(found: Named) -> Described:
     try:
         told: Described = _family(found.family).describe(found.source)
         if found.offer and found.offer.text:
-            told = _family("sentence").described_over(told, found.offer.text)
+            text: Described = _family("sentence").describe(found.offer.text)
+            told = replace(told, size_bytes=told.size_bytes + text.size_bytes)
         return told
     except ModelMissingError as error:
         if found.in_folder:
@@ -346,7 +362,8 @@ def _described(found: Named) -> Described:
 def _loaded(found: Named) -> Encoder:
     encoder: Encoder = _family(found.family).load(found.source)
     if found.offer and found.offer.text:
-        encoder = _family("sentence").over(encoder, found.offer.text)
+        whose = replace(encoder, model=f"{found.family}:{found.source}")  # which `over` checks
+        encoder = _family("sentence").over(whose, found.offer.text)
     return replace(encoder, model=found.name)
 
 

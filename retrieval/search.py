@@ -18,7 +18,7 @@ from retrieval.calibrate import CONFIDENT
 from retrieval.errors import IndexMissingError, ModelError, QueryError
 from retrieval.filters import NO_FILTERS, Filters
 from retrieval.index import VectorIndex
-from retrieval.models import ModelSpec, model
+from retrieval.models import ModelSpec, asking, model
 from retrieval.prompts import PromptSet
 from retrieval.query import Blend, Kind, Query, Term, terms_of
 from retrieval.scoring import Judged, Scorer, best
@@ -165,14 +165,18 @@ class Searcher:
         else:
             self._space = _space_named(store, encoder.space)
             self.encoder = encoder
+        asked = asking(self.encoder)
         if cache is not None and Modality.TEXT in self.encoder.towers:
-            self.encoder = cached(self.encoder, cache)
+            asked, plain = cached(asked, cache), asked
+            if plain is self.encoder:
+                self.encoder = asked
         self.asker = Asker(
             store,
             self._space,
             self.encoder,
             calibrations=spec.calibrations if spec else {},
             sense=spec.sense() if spec else None,
+            words=asked.towers.get(Modality.TEXT),
         )
 
     def by_text(

@@ -9,6 +9,7 @@ anything; the best relevance keeps both, and the first hits stay exact.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,26 +88,32 @@ def chosen(store: Store, names: Sequence[str]) -> list[Held]:
     found: dict[int, Held] = {}
     spaces = store.spaces()
     for name in names:
-        matching = [space for space in spaces if space.name == name] or _made_by(name, spaces)
-        if not matching:
+        one = next((_held(space) for space in spaces if space.name == name), None)
+        one = one or _of_model(name, spaces)
+        if one is None:
             raise QueryError(
                 f"the index has nothing of {name}; add it with "
                 f"`anyseek index --model {name} FOLDER`"
             )
-        found.update((space.id, _held(space)) for space in matching)
+        found[one.space.id] = one
     return list(found.values())
 
 
-def _made_by(name: str, spaces: Sequence[Space]) -> list[Space]:
-    """Finds the space of a model: today's, else the newest that it made before."""
+def _of_model(name: str, spaces: Sequence[Space]) -> Held | None:
+    """Finds the space of a model: today's, else the newest that one of its name made."""
     try:
         wanted = models.named(name).name
     except ModelError:
         wanted = name  # a folder that is gone, or a model that another anyseek knew
         if all(space.model != name for space in spaces):
             raise
+    with contextlib.suppress(ModelError):
+        spec = models.model(name)
+        for space in spaces:
+            if space.name == spec.space:  # perhaps made by a model that shares it
+                return Held(space, spec, None)
     made = [space for space in spaces if space.model == wanted]
-    return [space for space in made if _held(space).reason is None] or made[-1:]
+    return _held(made[-1]) if made else None
 
 
 def space_for(

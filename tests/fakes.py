@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,18 @@ def colour_encoder(space: str = "colours-1") -> Encoder:
     return Encoder("colours", space, DIM, towers)
 
 
+class BlueTower(WordTower):
+    """Reads every text as one word, and tells its vectors from those of other towers."""
+
+    def __init__(self, identity: str) -> None:
+        super().__init__()
+        self.identity = identity
+
+    def prepare(self, content: str) -> str:
+        """Hears nothing but blue."""
+        return "blue"
+
+
 class ColourFamily:
     """A family of models, see ``retrieval.towers.described``: files of 100 bytes in a folder."""
 
@@ -154,6 +167,12 @@ class ColourFamily:
             {kind: towers[kind] for kind in told.modalities},
             self.remark,
         )
+
+    def over(self, encoder: Encoder, text_source: str) -> Encoder:
+        """Gives the encoder a text tower that reads every text as "blue"."""
+        self.loaded.append(f"{text_source} over {encoder.model}")
+        towers = {**encoder.towers, Modality.TEXT: BlueTower(f"{encoder.space} in blue")}
+        return replace(encoder, towers=towers)
 
     def pull(self, source: str, progress: Progress) -> None:
         """Writes the file."""

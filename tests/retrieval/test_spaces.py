@@ -22,12 +22,20 @@ from retrieval.examples import example
 from retrieval.models import FAMILIES, model, named
 from retrieval.prompts import PromptSet
 from retrieval.query import parse
-from retrieval.search import Hit, Wanted
+from retrieval.search import Hit, Searcher, Wanted
 from retrieval.spaces import Spaces, chosen, held, space_for, space_of_concept
 from retrieval.store import Batch, Store
 from retrieval.types import Modality, Place
 from tests.conftest import make_record, run_sql, unit_rows
-from tests.fakes import COLOURS, RATE_HZ, ColourFamily, pitch_hz
+from tests.fakes import (
+    COLOURS,
+    RATE_HZ,
+    BlueTower,
+    ColourFamily,
+    WordTower,
+    colour_encoder,
+    pitch_hz,
+)
 from tests.retrieval.test_search import paint, write
 
 IMAGE, AUDIO, TEXT = Modality.IMAGE, Modality.AUDIO, Modality.TEXT
@@ -310,3 +318,37 @@ def test_windows_of_two_models_differ(store: Store, tmp_path: Path, family: Colo
         (10.0,),
         (15.0,),
     ]
+
+
+def test_a_text_tower_stands_in(
+    store: Store, files: Path, family: ColourFamily, tmp_path: Path
+) -> None:
+    """Two models of one space share its vectors; each reads words, and keeps them, in its way."""
+    cache = tmp_path / "kept"
+    for name in ("ViT-B-32/openai", "openai-b32-multilingual"):
+        models.pull(named(name), lambda done, total: None)
+    add(store, "ViT-B-32/openai", files)
+    assert len(store.spaces()) == 1
+    for _ in range(2):  # the second time from the cache
+        for name, want in (("ViT-B-32/openai", "red"), ("openai-b32-multilingual", "blue")):
+            hits = Spaces(store, [name], cache=cache).answer(parse(["red"]), Wanted(1)).hits
+            assert Path(os.fsdecode(hits[0].path)).stem == want
+    assert len(list(cache.glob("texts-*.bin"))) == 2
+    text = "sentence-transformers/clip-ViT-B-32-multilingual-v1"
+    assert f"{text} over open_clip:ViT-B-32/openai" in family.loaded
+
+
+def test_questions_are_read_as_questions(store: Store, files: Path, tmp_path: Path) -> None:
+    """A text tower that has another for questions: it reads queries, files are read as they are."""
+    encoder = colour_encoder()
+    text = encoder.towers[TEXT]
+    assert isinstance(text, WordTower)
+    text.asked = BlueTower("questions")  # type: ignore[attr-defined]
+    pipeline.index(store, encoder, roots_of([files]), workers=1)
+    for cache in (None, tmp_path / "kept", tmp_path / "kept"):
+        searcher = Searcher(store, encoder, cache=cache)
+        (hit,) = searcher.by_text("red", Wanted(1, (IMAGE,)))
+        assert Path(os.fsdecode(hit.path)).name == "blue.png"
+        new = write(tmp_path / "new.txt", "something red")
+        (hit,) = searcher.by_example(new, Wanted(1, (IMAGE,)))
+        assert Path(os.fsdecode(hit.path)).name == "red.png"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import concept, learn, prompts, searching
+from cli import concept, learn, models, prompts, searching
 from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 
 app.add_typer(concept.app, name="concept")
 app.add_typer(learn.app, name="learn")
+app.add_typer(models.app, name="models")
 app.command("prompts")(prompts.show)
 app.command("search")(searching.search)
 app.command("similar")(searching.similar)
@@ -71,18 +72,30 @@ def _options(
 @app.command()
 def index(
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(metavar="PATH...", help="Folders or files.", show_default=False),
-    ],
+    ] = None,
     index: IndexOption = None,
     model: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
+            "--model",
             metavar="NAME",
-            help="Model to embed with: one that `anyseek models` lists, or a folder with a model.",
+            help="Model to embed with, beside those that the index has: one that `anyseek models` "
+            "lists, or a folder with a model; may be given again.",
             show_default=False,
         ),
     ] = None,
+    prune: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prune",
+            metavar="NAME",
+            help="Forget the vectors and concepts of this model or space first.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Prune without asking.")] = False,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Threads; one per core by default.", show_default=False),
@@ -95,42 +108,24 @@ def index(
     ] = False,
 ) -> None:
     """Index folders: new and changed files are embedded, vanished ones forgotten."""
-    from cli import render
-    from indexer.lock import exclusive
-    from indexer.pipeline import index as run
-    from indexer.scan import roots_of
-    from retrieval.models import model as find
-    from retrieval.store import Store
+    from cli import indexing
 
-    for path in paths:
+    if not paths and not prune:
+        raise typer.BadParameter("name a folder or a file", param_hint="PATH...")
+    for path in paths or ():
         if not os.path.lexists(path):
             raise QueryError(f"there is no file or folder at {path}")
     target = index_path(index)
-    spec = find(model)
-    with (
-        exclusive(
-            target,
-            on_wait=lambda: render.remark(
-                f"another `anyseek index` is writing to {target}; waiting until it is done"
-            ),
-        ),
-        Store(target, write=True) as store,
-        render.progress() as progress,
-    ):
-        report = run(
-            store,
-            spec.load(),
-            roots_of(paths),
-            workers=workers,
-            batch_size=batch_size,
-            progress=progress,
+    if prune:
+        indexing.prune(target, prune, yes=yes)
+    if paths:
+        reports = indexing.bring_up_to_date(
+            target, paths, model or (), workers=workers, batch_size=batch_size
         )
-    render.report(report)
-    if report.interrupted:
-        render.remark("interrupted; what is committed is kept: run the same command to go on")
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if strict and report.failed:
-        raise typer.Exit(EXIT_ERROR)
+        if any(report.interrupted for report in reports):
+            raise typer.Exit(EXIT_INTERRUPTED)
+        if strict and any(report.failed for report in reports):
+            raise typer.Exit(EXIT_ERROR)
 
 
 @app.command()
@@ -138,17 +133,10 @@ def status(index: IndexOption = None) -> None:
     """Show what the index holds, and how to go on."""
     from cli import render
     from retrieval.index import device
+    from retrieval.spaces import held
     from retrieval.store import Store
 
     path = index_path(index)
     with Store(path) as store:
-        render.status(path, store.summary(), device())
-
-
-@app.command()
-def models() -> None:
-    """List the models that can be loaded."""
-    from cli import render
-    from retrieval.models import models as rows
-
-    render.models(rows())
+        missing = {one.space.name: one.reason for one in held(store) if one.reason}
+        render.status(path, store.summary(), device(), missing)

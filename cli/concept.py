@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand
 
-from cli.options import IndexOption, index_path
+from cli.options import IndexOption, ModelOption, index_path
 from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
@@ -95,10 +95,11 @@ def add(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a concept of the same name.")
     ] = False,
+    model: ModelOption = None,
     index: IndexOption = None,
 ) -> None:
     """Learn the concept NAME from a few examples: three to ten do well."""
-    print(learned(name, files, other or (), index=index, force=force))
+    print(learned(name, files, other or (), index=index, force=force, model=model))
 
 
 def learned(
@@ -108,20 +109,23 @@ def learned(
     *,
     index: Path | None,
     force: bool = False,
+    model: str | None = None,
 ) -> str:
     """Makes a concept and stores it; gives what to say of it."""
     from cli import render
     from indexer.lock import exclusive
     from retrieval.concepts import made
     from retrieval.examples import example
+    from retrieval.media import modality_of
     from retrieval.query import concept_name
-    from retrieval.search import usable_space
+    from retrieval.spaces import space_for
     from retrieval.store import Store
 
     name = concept_name(name)
     path = _existing(index)
+    kinds = [kind for file in (*files, *other) if (kind := modality_of(str(file))) is not None]
     with Store(path) as store:  # learning may take a while, and keeps no one from writing
-        spec, space = usable_space(store)
+        spec, space = space_for(store, model, kinds=kinds)
         _refuse_to_replace(store, space, name, force=force)
         encoder = spec.load()
         concept = made(
@@ -161,18 +165,22 @@ def list_(format: FormatOption = Format.TABLE, index: IndexOption = None) -> Non
 
 @app.command()
 def show(
-    name: NameArgument, format: FormatOption = Format.TABLE, index: IndexOption = None
+    name: NameArgument,
+    format: FormatOption = Format.TABLE,
+    model: ModelOption = None,
+    index: IndexOption = None,
 ) -> None:
     """Show what a concept was learned from, and what else is nearest to it now."""
     from cli import render
     from retrieval.concepts import find, nearest
     from retrieval.query import concept_name
-    from retrieval.search import usable_space
+    from retrieval.spaces import space_of_concept
     from retrieval.store import Store
 
+    name = concept_name(name)
     with Store(_existing(index)) as store:
-        _, space = usable_space(store)
-        concept = find(store, space, concept_name(name))
+        space = space_of_concept(store, name, model)
+        concept = find(store, space, name)
         near = nearest(store, space, concept.vector, k=NEAREST, without=concept.positives)
     if format is Format.JSON:
         fields = _fields(concept, space)
@@ -193,13 +201,13 @@ def show(
 
 
 @app.command()
-def remove(name: NameArgument, index: IndexOption = None) -> None:
+def remove(name: NameArgument, model: ModelOption = None, index: IndexOption = None) -> None:
     """Forget a concept; files and their vectors stay."""
     from cli import render
     from indexer.lock import exclusive
     from retrieval.concepts import find
     from retrieval.query import concept_name
-    from retrieval.search import usable_space
+    from retrieval.spaces import space_of_concept
     from retrieval.store import Store
 
     name = concept_name(name)
@@ -208,7 +216,7 @@ def remove(name: NameArgument, index: IndexOption = None) -> None:
         exclusive(path, on_wait=lambda: render.remark(f"waiting for another process on {path}")),
         Store(path, write=True) as store,
     ):
-        _, space = usable_space(store)
+        space = space_of_concept(store, name, model)
         find(store, space, name)
         store.remove_concept(name, space)
     print(f"forgot <{name}>")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from retrieval.asking import Manner
     from retrieval.explain import Explainer, Explanation, Piece, Window
     from retrieval.query import Blend, Query
+    from retrieval.scoring import Scorer
     from retrieval.search import Hit, Searcher
+    from retrieval.spaces import Spaces
 
 SHOWN_TEMPLATES = 3  # the strongest; --format json has them all
 BARS = "▁▂▃▄▅▆▇█"
@@ -39,7 +41,7 @@ class Note:
 
 
 def notes(
-    searcher: Searcher,
+    searcher: Searcher | Spaces,
     hits: Sequence[Hit],
     query: Query,
     manner: Manner,
@@ -55,7 +57,7 @@ def notes(
         query: What was asked; of AND and OR, the part that decided on a hit is explained.
         manner: How it was put.
         folder: For the maps.
-        explainer: Used again from one query to the next, where there are several.
+        explainer: Used again from one query of one space to the next, where there are several.
 
     Raises:
         QueryError: If a map cannot be written.
@@ -63,25 +65,27 @@ def notes(
     from retrieval.asking import deciding
     from retrieval.explain import Explainer
 
-    explainer = explainer or Explainer(searcher.store, searcher.encoder)
-    scorers = {
-        modality: searcher.scorer(query, modality, manner)
-        for modality in {hit.modality for hit in hits}
-    }
-    known: dict[tuple[Modality, Blend], list[Piece]] = {}
+    explainers: dict[str, Explainer] = {}  # by space, as all that follows
+    scorers: dict[tuple[str, Modality], Scorer] = {}
+    known: dict[tuple[str, Modality, Blend], list[Piece]] = {}
     made = []
     digits = max(2, len(str(len(hits))))
     for rank, hit in enumerate(hits, start=1):
-        scorer = scorers[hit.modality]
-        decides = deciding(query, scorer, explainer.vector(hit))
-        key = (hit.modality, decides)
+        own, asked = searcher.of(hit, manner)
+        if hit.space not in explainers:
+            explainers[hit.space] = explainer or Explainer(own.store, own.encoder)
+        if (hit.space, hit.modality) not in scorers:
+            scorers[hit.space, hit.modality] = own.scorer(query, hit.modality, asked)
+        scorer = scorers[hit.space, hit.modality]
+        decides = deciding(query, scorer, explainers[hit.space].vector(hit))
+        key = (hit.space, hit.modality, decides)
         if key not in known:
-            known[key] = _pieces(searcher, hit.modality, decides, manner)
+            known[key] = _pieces(own, hit.modality, decides, asked)
         pieces = known[key]
-        told = explainer.explain(hit, pieces, judge=scorer.judge)
+        told = explainers[hit.space].explain(hit, pieces, judge=scorer.judge)
         map_path, reason = None, None
         if folder is not None and hit.modality is Modality.IMAGE:
-            map_path, reason = _mapped(searcher, hit, pieces, folder, rank, digits)
+            map_path, reason = _mapped(own, hit, pieces, folder, rank, digits)
         made.append(Note(lines(told, map_path), fields(told, map_path), reason))
     return made
 

@@ -75,6 +75,24 @@ IndexOption = Annotated[
         show_default=False,
     ),
 ]
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Search in the space of this model alone; may be given again.",
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="In the space of this model; the default space otherwise.",
+        show_default=False,
+    ),
+]
 CountOption = Annotated[int, typer.Option("-k", help="How many hits at most.")]
 UnderOption = Annotated[
     Path | None,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cli.explain import Note
     from indexer.report import Progress, Report
+    from indexer.scan import Skipped
     from retrieval.index import Device
-    from retrieval.models import ModelSpec
+    from retrieval.models import Listed
     from retrieval.search import Hit
     from retrieval.store import Summary
 
@@ -235,12 +237,19 @@ def progress() -> Iterator[Progress]:
         yield Progress(total, advance)
 
 
-def report(done: Report) -> None:
-    """Writes the counts of a run, and names what failed."""
-    for skipped in done.failed[:NAMED_FAILURES]:
+def report(done: Report, *, model: str | None = None, named: Collection[Skipped] = ()) -> None:
+    """Writes the counts of a run, and names what failed.
+
+    Args:
+        done: The run.
+        model: Said before the counts, where there are several runs.
+        named: What an earlier run named already.
+    """
+    failed = [skipped for skipped in done.failed if skipped not in named]
+    for skipped in failed[:NAMED_FAILURES]:
         remark(f"skipped {shown(skipped.path)}: {skipped.reason}")
-    if len(done.failed) > NAMED_FAILURES:
-        remark(f"and {len(done.failed) - NAMED_FAILURES} more that could not be used")
+    if len(failed) > NAMED_FAILURES:
+        remark(f"and {len(failed) - NAMED_FAILURES} more that could not be used")
     for text in done.remarks:
         remark(text)
     counts = ", ".join(
@@ -254,9 +263,12 @@ def report(done: Report) -> None:
             ("failed", len(done.failed)),
         )
     )
-    print(f"{counts} in {done.seconds:.1f} s")
+    before = f"{printable(model)}: " if model else ""
+    print(f"{before}{counts} in {done.seconds:.1f} s")
     seen = (done.added, done.updated, done.renamed, done.unchanged, done.failed)
-    if not any(seen) and not done.interrupted:
+    if done.left_out and not any(seen):
+        remark(f"{done.left_out} file(s) there are of kinds that the model does not embed")
+    elif not any(seen) and not done.interrupted:
         remark(
             "found nothing to index there: anyseek reads pictures (JPEG, PNG, WebP, GIF, BMP, "
             "TIFF, AVIF, HEIC), sounds (WAV, FLAC, OGG, Opus, MP3, AIFF; with 'anyseek[av]' M4A, "
@@ -267,8 +279,17 @@ def report(done: Report) -> None:
 # ---- status and models -------------------------------------------------------------------------
 
 
-def status(path: Path, summary: Summary, device: Device) -> None:
-    """Writes what the index holds."""
+def status(
+    path: Path, summary: Summary, device: Device, missing: Mapping[str, str] | None = None
+) -> None:
+    """Writes what the index holds.
+
+    Args:
+        path: Of the index.
+        summary: Counts.
+        device: Where vectors are compared.
+        missing: Why a space's model cannot be used, by the name of the space.
+    """
     lines = [f"index         {printable(str(path))}"]
     for modality, count in summary.items.items():
         parts = summary.parts.get(modality, 0)
@@ -281,7 +302,16 @@ def status(path: Path, summary: Summary, device: Device) -> None:
             if name == space.name
         )
         lines.append(f"space         {space.name} ({space.dim} dimensions): {counts or 'empty'}")
-    lines.append(f"on disk       {_size(_disk(path))}")
+        lacking = ", ".join(
+            f"{summary.items.get(modality, 0) - count} {modality.value}"
+            for (name, modality), count in summary.embedded.items()
+            if name == space.name and count < summary.items.get(modality, 0)
+        )
+        if lacking:
+            lines.append(f"              without vectors yet: {lacking}; run `anyseek index` again")
+        if missing and space.name in missing:
+            lines.append(f"              {printable(missing[space.name])}")
+    lines.append(f"on disk       {size(_disk(path))}")
     if summary.last_indexed_s is not None:
         when = datetime.fromtimestamp(summary.last_indexed_s, UTC).astimezone()
         lines.append(f"last indexed  {when:%Y-%m-%d %H:%M:%S}")
@@ -294,19 +324,74 @@ def status(path: Path, summary: Summary, device: Device) -> None:
     print("\n".join(lines))
 
 
-def models(rows: Sequence[ModelSpec]) -> None:
-    """Writes the table of models."""
-    for row in rows:
-        fields = (
-            ("name", row.name),
-            ("space", row.space),
-            ("dim", str(row.dim)),
-            ("modalities", ", ".join(row.modalities)),
-            ("size", _size(row.size_bytes)),
-            ("licence", row.licence),
-            ("here", "yes" if row.here else "no"),
-        )
-        print("\n".join(f"{name:<11} {value}" for name, value in fields))
+MODEL_HEADINGS = ("name", "embeds", "dim", "size", "licence", "here", "quality", "about")
+
+
+def model_columns(row: Listed) -> tuple[str, ...]:
+    """Gives the cells of a model's row, in the order of ``MODEL_HEADINGS``."""
+    return (
+        row.name,
+        ", ".join(row.modalities),
+        str(row.dim),
+        size(row.size_bytes),
+        row.licence,
+        "yes" if row.here else "no",
+        row.quality,
+        row.about,
+    )
+
+
+def models(rows: Sequence[Listed], *, as_json: bool = False) -> None:
+    """Writes the table of models, the default first."""
+    if as_json:
+        for row in rows:
+            fields = dataclasses.asdict(row) | {"modalities": [str(one) for one in row.modalities]}
+            print(json.dumps(fields))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in MODEL_HEADINGS:
+            table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "size", "here"))
+        for row in rows:
+            table.add_row(*map(Text, model_columns(row)))
+        Console().print(table)
+    else:
+        for row in rows:
+            print("\t".join(model_columns(row)))
+
+
+@contextmanager
+def fetching() -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar of bytes on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import (
+        Progress as Bar,
+    )
+
+    with Bar(
+        TextColumn("fetching"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("fetching", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def _disk(path: Path) -> int:
@@ -319,7 +404,8 @@ def _disk(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.exists())
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Writes a number of bytes in the unit that it needs."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

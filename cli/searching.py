@@ -29,6 +29,7 @@ from cli.options import (
     MaxDurationOption,
     MinDurationOption,
     MinWidthOption,
+    ModelsOption,
     NearOption,
     NegativesOption,
     NotOption,
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
     from cli.explain import Note
     from retrieval.asking import Manner
     from retrieval.query import Query
-    from retrieval.search import Hit, Searcher, Wanted
+    from retrieval.search import Hit, Wanted
+    from retrieval.spaces import Spaces
 
 
 def search(
@@ -100,6 +102,7 @@ def search(
     cache: prompts.CacheOption = True,
     explain: ExplainOption = False,
     explain_dir: ExplainDirOption = None,
+    model: ModelsOption = None,
     index: IndexOption = None,
 ) -> None:
     """Find files by words, in any of sixteen languages, by examples, and by both."""
@@ -109,12 +112,13 @@ def search(
     chosen = prompts.asked(prompt, template or (), prompt_file)
     kept = prompts.cache_folder() if cache else None
     words = [term.value for term in terms_of(asked) if term.kind is Kind.WORDS]
-    if words:
+    if words and not model:
         prompts.preload(words, _modalities(kind), chosen, kept)
     from cli import recent, render
     from retrieval.asking import Manner
     from retrieval.scoring import Negatives
-    from retrieval.search import Searcher, Wanted
+    from retrieval.search import Wanted
+    from retrieval.spaces import Spaces
     from retrieval.store import Store
 
     path = index_path(index)
@@ -142,7 +146,7 @@ def search(
 
         check_new(save, index)  # before the numbers of hits mean others
     with Store(path) as store:
-        searcher = Searcher(store, cache=kept)
+        searcher = Spaces(store, model or (), cache=kept)
         hits = _answer(searcher, asked, wanted, manner, sort, format, null, explain, explain_dir)
     if save is not None:
         from cli.concept import learned
@@ -180,11 +184,13 @@ def similar(
     null: NullOption = False,
     explain: ExplainOption = False,
     explain_dir: ExplainDirOption = None,
+    model: ModelsOption = None,
     index: IndexOption = None,
 ) -> None:
     """Find files like FILE, which need not be indexed; FILE itself is left out."""
     from retrieval.asking import USUAL
-    from retrieval.search import Searcher, Wanted
+    from retrieval.search import Wanted
+    from retrieval.spaces import Spaces
     from retrieval.store import Store
 
     kinds = tuple(Modality) if kind in (In.ALL, In.EACH) else _modalities(kind or In.ALL)
@@ -199,7 +205,7 @@ def similar(
         each=kind is In.EACH,
     )
     with Store(path) as store:
-        searcher = Searcher(store)
+        searcher = Spaces(store, model or ())
         wanted = searcher.wanted_like(file, wanted)
         asked = searcher.like(file)
         hits = _answer(searcher, asked, wanted, USUAL, sort, format, null, explain, explain_dir)
@@ -207,7 +213,7 @@ def similar(
 
 
 def _answer(
-    searcher: Searcher,
+    searcher: Spaces,
     asked: Query,
     wanted: Wanted,
     manner: Manner,

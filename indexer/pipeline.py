@@ -19,11 +19,22 @@ from dataclasses import replace
 from typing import TypeVar
 
 from indexer.report import Progress, Report, Silence
-from indexer.scan import Changed, Difference, New, Skipped, Unchanged, Vanished, compare, walk
+from indexer.scan import (
+    Changed,
+    Difference,
+    New,
+    Skipped,
+    Unchanged,
+    Vanished,
+    compare,
+    path_of,
+    walk,
+)
 from indexer.twins import Twins, is_gone
 from indexer.work import Job, Worker
 from retrieval.errors import StorageError
 from retrieval.index import seal
+from retrieval.media import modality_of
 from retrieval.store import Batch, ItemRecord, Known, Relocation, Space, Store
 from retrieval.types import Encoder, Modality, WordsOf
 
@@ -45,6 +56,9 @@ def index(
     progress: Progress | None = None,
 ) -> Report:
     """Indexes what is new or changed under the roots and forgets what is gone.
+
+    Files of kinds that the encoder has no tower for are left as they are, gone or not: the index
+    may have them in another space.
 
     Args:
         store: Opened for writing; nobody else may write meanwhile, see ``indexer.lock``.
@@ -80,6 +94,7 @@ class _Run:
         self._report = Report()
         self._batch = Batch()
         self._committed_at = time.monotonic()
+        self._known = frozenset(encoder.towers)
         self._worker = Worker(encoder, store.sizes(), batch_size)
         self._twins = Twins(store, self._space)
         self._jobs: deque[Future[Job | Skipped]] = deque()
@@ -129,11 +144,18 @@ class _Run:
             self._report.remarks.append(str(error))
 
     def _differences(self, roots: Sequence[bytes]) -> Iterator[Difference]:
+        """Compares folders and index; what the model does not embed is left to others that do."""
+        self._report.left_out = 0
         for root in roots:
-            yield from compare(root, walk(root), self._known(root))
+            for one in compare(root, walk(root), self._stored(root)):
+                kind = modality_of(path_of(one))
+                if kind is None or kind in self._known:
+                    yield one
+                else:
+                    self._report.left_out += isinstance(one, New | Changed)
 
-    def _known(self, root: bytes) -> Iterator[Known]:
-        return self._store.known(root, self._space, words=Modality.TEXT in self._encoder.towers)
+    def _stored(self, root: bytes) -> Iterator[Known]:
+        return self._store.known(root, self._space, words=Modality.TEXT in self._known)
 
     def _work(self, roots: Sequence[bytes]) -> None:
         ahead = 4 * self._workers + self._batch_size

@@ -24,6 +24,7 @@ class Report:
         remarks: What else a person should know.
         interrupted: Whether it was stopped before the end.
         seconds: Wall-clock time.
+        left_out: Files of kinds that the model does not embed, which are as they were.
     """
 
     added: int = 0
@@ -35,6 +36,7 @@ class Report:
     remarks: list[str] = field(default_factory=list)
     interrupted: bool = False
     seconds: float = 0.0
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,17 @@ class Vanished:
 Difference = New | Changed | Unchanged | Vanished | Skipped
 
 
+def path_of(difference: Difference) -> bytes:
+    """Gives the path that a difference is about."""
+    match difference:
+        case New(file):
+            return file.path
+        case Changed(_, known) | Unchanged(known) | Vanished(known):
+            return known.path
+        case Skipped(path):
+            return path
+
+
 def roots_of(paths: Iterable[Path]) -> list[bytes]:
     """Resolves paths to absolute ones, sorted, without those that another one's walk reaches."""
     roots: list[bytes] = []

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval import concepts, fusion
-from retrieval.calibrate import UNFITTED, Background, Calibration, settled
+from retrieval.calibrate import Background, Calibration, settled, unfitted
 from retrieval.errors import QueryError
 from retrieval.examples import Example, example
 from retrieval.fusion import Fuse
@@ -26,7 +26,7 @@ from retrieval.query import AllOf, Blend, Kind, Query, Term, terms_of
 from retrieval.scoring import AVOIDED, Avoided, Both, Either, Fed, Leaf, Negatives, Scorer, Tree
 from retrieval.sense import Sense
 from retrieval.store import Space, Store
-from retrieval.types import Encoder, Kept, Modality, Vectors, WordsOf
+from retrieval.types import Encoder, Kept, Modality, Tower, Vectors, WordsOf
 
 SAMPLE = 512  # vectors that stand for an index; the spread is then off by 3 %
 
@@ -101,6 +101,7 @@ class Asker:
         *,
         calibrations: Calibrations,
         sense: Sense | None = None,
+        words: Tower | None = None,
     ) -> None:
         """Takes what queries need.
 
@@ -110,7 +111,10 @@ class Asker:
             encoder: Of that space; weights are read only if something must be embedded.
             calibrations: How cosines become relevances.
             sense: What tells words from noise; without, everything counts as words.
+            words: Reads the words of queries; the encoder's text tower by default, which reads
+                files.
         """
+        self._reader = words or encoder.towers.get(Modality.TEXT)
         self._store = store
         self._space = space
         self._encoder = encoder
@@ -160,7 +164,7 @@ class Asker:
             return True
         texts = tuple(_words(term) for term in wanted)
         if texts not in self._made:
-            tower = self._encoder.towers[Modality.TEXT]
+            tower = self._words_tower()
             vectors = tower.embed([tower.prepare(text) for text in texts])
             self._made[texts] = bool(self._sense.made(vectors).any())
         return self._made[texts]
@@ -168,20 +172,25 @@ class Asker:
     def calibration(self, source: Modality, target: Kept) -> Calibration:
         """Gives the map for a kind of query and a kind of item."""
         target = _read_as(target)
-        return self._calibrations.get((source, target), UNFITTED)
+        return self._calibrations.get((source, target)) or unfitted(source, target)
 
     def phrased(self, words: str, target: Kept, manner: Manner) -> Phrased:
         """Gives words in the templates for a modality."""
         chosen = fitting(words, _read_as(target), manner.prompt)
         key = (target, tuple(chosen.render(words)), manner.weighed)
         if key not in self._phrased:
-            tower = self._encoder.towers[Modality.TEXT]
+            tower = self._words_tower()
             made = phrase(words, chosen, tower)
             if manner.weighed and len(made.templates) > 1:
                 pool = self._store.sample(self._space, target, POOL).astype(np.float32)
                 made = weigh(made, contrasts(words, chosen, tower), pool)
             self._phrased[key] = made
         return self._phrased[key]
+
+    def _words_tower(self) -> Tower:
+        if self._reader is None:
+            raise QueryError(f"{self._encoder.model} reads no words; search by example instead")
+        return self._reader
 
     def _tree(
         self, query: Query, target: Kept, size: int, manner: Manner, columns: _Columns
@@ -236,6 +245,16 @@ class Asker:
             vector = concepts.find(self._store, self._space, term.value).vector
         usual = self.calibration(source, target)
         return Piece(term, source, vector, phrased, self._background(vector, target, size, usual))
+
+    def vector_of(self, term: Term) -> Vectors:
+        """Gives the vector ``(dim,)`` of a file or a concept.
+
+        Raises:
+            QueryError: If the file cannot be used, or there is no such concept here.
+        """
+        if term.kind is Kind.FILE:
+            return np.asarray(self.example(term.value).vector[0], np.float32)
+        return concepts.find(self._store, self._space, term.value).vector
 
     def example(self, path: str) -> Example:
         """Gives a file with its vector; read once.

@@ -125,6 +125,7 @@ class CachedTower:
         """
         self._tower = tower
         self._cache = cache
+        self.identity = getattr(tower, "identity", None)
 
     @property
     def side_px(self) -> int | None:
@@ -154,10 +155,18 @@ class CachedTower:
 
 def cached(encoder: Encoder, folder: Path) -> Encoder:
     """Gives the encoder with a cache before its text tower."""
-    tower = CachedTower(
-        encoder.towers[Modality.TEXT], TextCache(folder, encoder.space, encoder.dim)
-    )
+    own = encoder.towers[Modality.TEXT]
+    tower = CachedTower(own, TextCache(folder, identity_of(own, encoder.space), encoder.dim))
     return replace(encoder, towers={**encoder.towers, Modality.TEXT: tower})
+
+
+def identity_of(tower: Tower, space: str) -> str:
+    """Tells the vectors of a text tower from others of its space.
+
+    Towers of one space may read a text in several ways, as a question and as what answers it, or
+    one may stand in for another; such have an attribute ``identity``. Others are told by the space.
+    """
+    return getattr(tower, "identity", None) or space
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.cache import identity_of
 from retrieval.errors import QueryError
 from retrieval.scoring import Judged
 from retrieval.types import Encoder, Modality, Place, Tower, Vectors
@@ -276,7 +277,8 @@ class Explainer:
         best = places.index(hit.place) if hit.place in places else int((rows @ query).argmax())
         tower = self._encoder.towers[Modality.TEXT]
         if self._words is None:
-            self._words = vocabulary(self._space.name, tower, cache=self._cache)
+            own = identity_of(tower, self._space.name)
+            self._words = vocabulary(own, tower, cache=self._cache)
         words, vectors = self._words
         return Explanation(
             terms=shares(pieces, rows[best]),

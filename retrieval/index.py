@@ -178,7 +178,7 @@ def seal(store: Store, space: Space, modality: Kept) -> bool:
         first = newest.first_id if merge else newest.last_id + 1
         _replace(store, space, modality, first, None, [newest] if merge else [])
         wrote = True
-    _sweep(store, folder)
+    sweep(store)
     return wrote
 
 
@@ -231,8 +231,9 @@ def _write(folder: Path, name: str, segment: Any) -> None:
         ) from error
 
 
-def _sweep(store: Store, folder: Path) -> None:
-    """Deletes files that no reader will open any more."""
+def sweep(store: Store) -> None:
+    """Deletes derived files that no reader will open any more."""
+    folder = folder_of(store.path)
     if folder.is_dir():
         used = store.seal_files()
         for path in folder.iterdir():

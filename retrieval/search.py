@@ -19,14 +19,24 @@ from retrieval.errors import IndexMissingError, ModelError, QueryError
 from retrieval.filters import NO_FILTERS, Filters
 from retrieval.fusion import Fusion
 from retrieval.index import VectorIndex
-from retrieval.models import ModelSpec, model
+from retrieval.models import ModelSpec, asking, model
 from retrieval.prompts import PromptSet
 from retrieval.query import Blend, Kind, Query, Term, terms_of
 from retrieval.scoring import Judged, Scorer, best
 from retrieval.segments import Ids
 from retrieval.sources import Fused, Side, nearest
 from retrieval.store import NO_DETAILS, Details, Found, Space, Store
-from retrieval.types import Encoder, Kept, Modality, Place, Source, Words, WordsOf, words_of
+from retrieval.types import (
+    Encoder,
+    Kept,
+    Modality,
+    Place,
+    Source,
+    Vectors,
+    Words,
+    WordsOf,
+    words_of,
+)
 from retrieval.unmatched import why
 
 SPAN_SHARE = 0.5  # of the best window's relevance
@@ -132,10 +142,15 @@ class Wanted:
 
 
 class Searcher:
-    """Answers queries from one index, in its default space."""
+    """Answers queries from one index, in one space; ``retrieval.spaces`` asks several."""
 
     def __init__(
-        self, store: Store, encoder: Encoder | None = None, *, cache: Path | None = None
+        self,
+        store: Store,
+        encoder: Encoder | None = None,
+        *,
+        cache: Path | None = None,
+        spec: ModelSpec | None = None,
     ) -> None:
         """Looks up the index's model; its weights are read only when a query needs them.
 
@@ -144,9 +159,10 @@ class Searcher:
             encoder: Used instead of the model that the index names, if it has the same space; its
                 relevances are those of a model that nobody measured.
             cache: Folder where the vectors of texts are kept for the next time; none by default.
+            spec: Of the space to search; the index's default space without it.
 
         Raises:
-            IndexMissingError: If nothing has been indexed yet.
+            IndexMissingError: If nothing has been indexed yet, or nothing in that space.
             ModelError: If the model that made the index is not known here.
         """
         self.store = store
@@ -155,24 +171,28 @@ class Searcher:
         self._confident = CONFIDENT
         self._damaged: list[str] = []
         self.remarks: list[str] = []  # of the last answer
-        spec = None
         if encoder is None:
-            spec, self._space = usable_space(store)
+            if spec is None:
+                spec, self._space = usable_space(store)
+            else:
+                self._space = _space_named(store, spec.space)
             self._confident = spec.confident
             self.encoder = spec.load()
         else:
-            self._space = next(
-                (space for space in store.spaces() if space.name == encoder.space), None
-            ) or _no_space(store)
+            self._space = _space_named(store, encoder.space)
             self.encoder = encoder
-        if cache is not None:
-            self.encoder = cached(self.encoder, cache)
+        asked = asking(self.encoder)
+        if cache is not None and Modality.TEXT in self.encoder.towers:
+            asked, plain = cached(asked, cache), asked
+            if plain is self.encoder:
+                self.encoder = asked
         self.asker = Asker(
             store,
             self._space,
             self.encoder,
             calibrations=spec.calibrations if spec else {},
             sense=spec.sense() if spec else None,
+            words=asked.towers.get(Modality.TEXT),
         )
 
     def by_text(
@@ -228,7 +248,7 @@ class Searcher:
             QueryError: If a term means nothing, the terms cancel out, or the prompt set is for
                 none of the modalities wanted.
         """
-        _check_prompt(manner.prompt, wanted)
+        check_prompt(manner.prompt, wanted)
         self.remarks = list(self._damaged)
         targets = self._targets(wanted)
         scorers = {target: self.scorer(query, target, manner) for target in targets}
@@ -243,6 +263,10 @@ class Searcher:
             term.kind is Kind.WORDS and term.weight > 0 for term in terms_of(query)
         )
         return Answer(hits, confident, meant)
+
+    def of(self, hit: Hit, manner: Manner) -> tuple[Searcher, Manner]:
+        """Gives what found a hit, and how it was asked: itself, as ``Spaces.of`` may not."""
+        return self, manner
 
     def _words(
         self, query: Query, targets: Sequence[Modality], manner: Manner
@@ -265,6 +289,15 @@ class Searcher:
     def scorer(self, query: Query, target: Kept, manner: Manner = USUAL) -> Scorer:
         """Gives what judges the items of a modality for a query."""
         return self.asker.scorer(query, target, self._index(target).size, manner)
+
+    def vector_of(self, term: Term) -> Vectors:
+        """Gives the vector ``(dim,)`` of a file or a concept.
+
+        Raises:
+            QueryError: If the file cannot be used, or the space has no such concept.
+            ModelError: If the file must be embedded, and the model cannot be loaded.
+        """
+        return self.asker.vector_of(term)
 
     def pieces(self, blend: Blend, target: Modality, manner: Manner = USUAL) -> list[Piece]:
         """Gives the terms of a blend as they are put to a modality."""
@@ -322,7 +355,7 @@ class Searcher:
             if hit.modality is Modality.AUDIO
             else hit
             for ranking in rankings
-            for hit, item_id in sorted(ranking, key=lambda ranked: _order(ranked[0]))[: wanted.k]
+            for hit, item_id in sorted(ranking, key=lambda ranked: order(ranked[0]))[: wanted.k]
         ]
 
     def _hit(self, row: Found, score: float, relevance: float) -> Hit:
@@ -463,11 +496,17 @@ class Searcher:
         return self._indexes[modality]
 
 
-def _order(hit: Hit) -> tuple[float, float, bytes]:
+def order(hit: Hit) -> tuple[float, float, bytes]:
+    """Gives what hits are sorted by: the most relevant first."""
     return -hit.relevance, -hit.score, hit.path
 
 
-def _check_prompt(prompt: PromptSet | None, wanted: Wanted) -> None:
+def check_prompt(prompt: PromptSet | None, wanted: Wanted) -> None:
+    """Checks that a prompt set is for something that is searched.
+
+    Raises:
+        QueryError: If it is for none of the modalities wanted.
+    """
     if prompt and wanted.modalities and not {*wanted.modalities} & {*prompt.modalities}:
         kinds = ", ".join(prompt.modalities)
         raise QueryError(
@@ -484,7 +523,7 @@ def usable_space(store: Store) -> tuple[ModelSpec, Space]:
     """
     spaces = store.spaces()
     if not spaces:
-        _no_space(store)
+        no_space(store)
     for space in spaces:
         for name in (None, space.model):
             with contextlib.suppress(ModelError):
@@ -497,7 +536,19 @@ def usable_space(store: Store) -> tuple[ModelSpec, Space]:
     )
 
 
-def _no_space(store: Store) -> NoReturn:
+def _space_named(store: Store, name: str) -> Space:
+    for space in store.spaces():
+        if space.name == name:
+            return space
+    no_space(store)
+
+
+def no_space(store: Store) -> NoReturn:
+    """Says that nothing has been indexed yet.
+
+    Raises:
+        IndexMissingError: Always.
+    """
     raise IndexMissingError(
         f"the index at {store.path} is empty; fill it with `anyseek index FOLDER`"
     )

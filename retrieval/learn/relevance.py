@@ -205,11 +205,24 @@ def asked_of(
 
 
 def worded(
-    half: Captions, nouns: Vectors, target: Modality, generator: np.random.Generator
+    half: Captions,
+    nouns: Vectors,
+    target: Modality,
+    generator: np.random.Generator,
+    *,
+    base: Calibration | None = None,
 ) -> list[Shown]:
-    """Puts captions and nouns to indexes of pictures, or of one caption each."""
+    """Puts captions and nouns to indexes of pictures, or of one caption each.
+
+    Args:
+        half: The pictures.
+        nouns: ``(98, dim)``, as they are asked.
+        target: Pictures or texts.
+        generator: Draws the indexes.
+        base: What is usual; worked out from ``half`` by default.
+    """
     evidence = []
-    base = usual(half.captions[:, 0], _items(half, target))
+    base = base or usual(half.captions[:, 0], _items(half, target))
     for size in SIZES:
         for _ in range(DRAWS):
             kept, out = draw(half, min(size, len(half.said)), generator)
@@ -228,8 +241,14 @@ def worded(
     return evidence
 
 
-def pictured(half: Captions, target: Modality, generator: np.random.Generator) -> list[Shown]:
-    """Puts pictures to indexes of other pictures, or of one caption each."""
+def pictured(
+    half: Captions,
+    target: Modality,
+    generator: np.random.Generator,
+    *,
+    base: Calibration | None = None,
+) -> list[Shown]:
+    """Puts pictures to indexes of other pictures, or of one caption each; see ``worded``."""
     evidence = []
     for size in SIZES:
         for _ in range(DRAWS):
@@ -240,12 +259,13 @@ def pictured(half: Captions, target: Modality, generator: np.random.Generator) -
                 for one in range(kept.judge.shape[1]):
                     right |= kept.judge[:, one] @ kept.judge[:, 0].T >= ALIKE
                 np.fill_diagonal(right, True)
-                evidence.append(shown(kept.pictures, items, right, usual(kept.pictures, items)))
+                own = base or usual(kept.pictures, items)
+                evidence.append(shown(kept.pictures, items, right, own))
                 continue
             mean = kept.judge.mean(axis=1)
             mean /= np.linalg.norm(mean, axis=1, keepdims=True)
             right = mean @ mean.T >= ALIKE
-            base = usual(kept.pictures, items)
+            own = base or usual(kept.pictures, items)
             for row in range(len(kept.said)):  # a file is not among its own hits
                 others = np.arange(len(kept.said)) != row
                 evidence.append(
@@ -253,7 +273,7 @@ def pictured(half: Captions, target: Modality, generator: np.random.Generator) -
                         kept.pictures[row : row + 1],
                         items[others],
                         right[row : row + 1, others],
-                        base,
+                        own,
                     )
                 )
     return evidence

@@ -255,7 +255,10 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts for ``anyseek status``; the keys of the mappings are modalities."""
+    """Counts for ``anyseek status``; the keys of the mappings are modalities.
+
+    ``vectors`` and ``embedded``, which counts the items that have some, are by space, too.
+    """
 
     items: dict[Modality, int]
     parts: dict[Modality, int]
@@ -263,6 +266,7 @@ class Summary:
     spaces: tuple[Space, ...]
     generation: int
     last_indexed_s: int | None
+    embedded: dict[tuple[str, Modality], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

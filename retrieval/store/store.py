@@ -45,7 +45,7 @@ from retrieval.store.schema import (
 )
 from retrieval.store.schema import spaces as spaces_table
 from retrieval.store.schema import vectors as vectors_table
-from retrieval.store.writing import apply
+from retrieval.store.writing import apply, drop
 from retrieval.types import (
     Encoder,
     Facts,
@@ -510,6 +510,17 @@ class Store:
             .where(vectors_table.c.modality.in_(list(map(str, Modality))))
             .group_by(spaces_table.c.name, vectors_table.c.modality)
         )
+        embedded = self._rows(
+            select(
+                spaces_table.c.name,
+                vectors_table.c.modality,
+                func.count(parts.c.item_id.distinct()),
+            )
+            .join(spaces_table, vectors_table.c.space_id == spaces_table.c.id)
+            .join(parts, vectors_table.c.part_id == parts.c.id)
+            .where(vectors_table.c.modality.in_(list(map(str, Modality))))
+            .group_by(spaces_table.c.name, vectors_table.c.modality)
+        )
         return Summary(
             items={Modality(row[0]): row[1] for row in by_modality},
             parts={Modality(row[0]): row[1] for row in part_counts},
@@ -517,6 +528,7 @@ class Store:
             spaces=self.spaces(),
             generation=self.generation(),
             last_indexed_s=max((row[2] for row in by_modality), default=None),
+            embedded={(row[0], Modality(row[1])): row[2] for row in embedded},
         )
 
     # ---- writing -------------------------------------------------------------------------
@@ -545,6 +557,19 @@ class Store:
             return
         with named_failures(self.path), self._engine.begin() as connection:
             apply(connection, batch, space)
+
+    def drop_space(self, space: Space) -> None:
+        """Forgets a space with its vectors and concepts, and items that no other space has.
+
+        Raises:
+            StorageError: If it is the only one: an index without any could not be searched.
+        """
+        if len(self.spaces()) == 1:
+            raise StorageError(
+                f"{space.name} is the only space of {self.path}; delete the file to forget all"
+            )
+        with named_failures(self.path), self._engine.begin() as connection:
+            drop(connection, space)
 
     def put_concept(self, concept: Concept, space: Space) -> None:
         """Commits a concept, in place of one of the same name."""

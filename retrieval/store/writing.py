@@ -10,10 +10,21 @@ from typing import TypeVar
 from sqlalchemy import Connection, func, insert, literal, select, text
 
 from retrieval.store.records import Batch, Captions, ItemRecord, Relocation, Space
-from retrieval.store.schema import FACTS_VERSION, WORDS_FROM, items, parts, vectors
+from retrieval.store.schema import (
+    FACTS_VERSION,
+    WORDS_FROM,
+    concepts,
+    items,
+    parts,
+    removed,
+    seals,
+    spaces,
+    vectors,
+)
 from retrieval.types import NO_FACTS, Facts, Modality, Place, Source, words_of
 
 T = TypeVar("T")
+GENERATION = text("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
 MAX_VARIABLES = 10_000  # SQLite takes 32,766 values in one statement
 
 
@@ -36,9 +47,7 @@ def apply(connection: Connection, batch: Batch, space: Space) -> None:
         connection.execute(items.delete().where(items.c.id.in_(ids)))
     if batch.records:
         _put(connection, batch.records, space, now_s)
-    connection.execute(
-        text("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
-    )
+    connection.execute(GENERATION)
 
 
 def _set_file(connection: Connection, change: Relocation) -> None:
@@ -161,10 +170,13 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
     new: list[ItemRecord] = []
     for record in records:
         content_hash, count, _ = old.get(record.path, (None, 0, 0))
-        same = content_hash == record.content_hash and count == len(record.places)
+        same = content_hash == record.content_hash and (
+            count == len(record.places) or _timed(record)
+        )
         (kept if same else new).append(record)
 
     # The same content in another space: the vectors of the other spaces stay.
+    aligned: dict[bytes, list[int]] = {}
     for record in kept:
         item_id = old[record.path][2]
         change = Relocation(item_id, record.path, record.fingerprint, record.facts, record.captions)
@@ -175,6 +187,8 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
         connection.execute(
             vectors.delete().where(vectors.c.space_id == space.id, vectors.c.part_id.in_(its_parts))
         )
+        if _timed(record):
+            aligned[record.path] = _windows(connection, item_id, record.places)
     for group in _groups([record.path for record in new]):
         connection.execute(items.delete().where(items.c.path.in_(group)))
     if new:
@@ -194,7 +208,7 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
                 for ordinal, place in enumerate(record.places)
             ],
         )
-    part_ids: dict[tuple[int, int], int] = {}
+    part_ids: dict[tuple[int, int], int] = {}  # of an item, by the place in its record
     for id_group in _groups(list(ids.values())):
         for part_id, item_id, ordinal in connection.execute(
             select(parts.c.id, parts.c.item_id, parts.c.ordinal).where(
@@ -202,6 +216,8 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
             )
         ):
             part_ids[item_id, ordinal] = part_id
+    for path, own in aligned.items():
+        part_ids.update(((ids[path], at), part_id) for at, part_id in enumerate(own))
     connection.execute(
         insert(vectors),
         [
@@ -217,6 +233,66 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
     )
     for record in records:
         _set_captions(connection, ids[record.path], record.captions, space)
+
+
+def _timed(record: ItemRecord) -> bool:
+    return record.places[0].start_s is not None
+
+
+def _windows(connection: Connection, item_id: int, places: Sequence[Place]) -> list[int]:
+    """Finds or makes the parts of a recording for its windows: part ids, in their order.
+
+    Models hear at rates of their own, and a window at the edge of silence may count for one and not
+    for another. So windows are matched by their start, and each space has vectors of those it uses.
+    """
+    content = (parts.c.item_id == item_id, parts.c.ordinal < WORDS_FROM)
+    connection.execute(parts.delete().where(*content, parts.c.id.not_in(select(vectors.c.part_id))))
+    known = {
+        round(start_s, 2): part_id
+        for part_id, start_s in connection.execute(
+            select(parts.c.id, parts.c.start_s).where(*content, parts.c.start_s.is_not(None))
+        )
+    }
+    last = connection.execute(select(func.max(parts.c.ordinal)).where(*content)).scalar()
+    last = -1 if last is None else int(last)
+    ordinal = last
+    found = []
+    for place in places:
+        assert place.start_s is not None
+        part_id = known.get(round(place.start_s, 2))
+        if part_id is None:
+            ordinal += 1
+            part_id = connection.execute(
+                insert(parts)
+                .values(item_id=item_id, ordinal=ordinal, **_place_row(place))
+                .returning(parts.c.id)
+            ).scalar_one()
+        found.append(part_id)
+    if ordinal != last:
+        _order_by_time(connection, item_id)
+    return found
+
+
+def _order_by_time(connection: Connection, item_id: int) -> None:
+    """Numbers the parts of a recording anew, by way of numbers that none has."""
+    own = select(parts.c.id).where(parts.c.item_id == item_id, parts.c.ordinal < WORDS_FROM)
+    own = own.order_by(parts.c.start_s)
+    ids = [row[0] for row in connection.execute(own)]
+    for sign in (-1, 1):
+        for at, part_id in enumerate(ids):
+            number = -1 - at if sign < 0 else at
+            connection.execute(parts.update().where(parts.c.id == part_id).values(ordinal=number))
+
+
+def drop(connection: Connection, space: Space) -> None:
+    """Drops a space within the caller's transaction, and items that have no vectors left."""
+    for table in (seals, removed, vectors, concepts):  # seals first: nothing is masked any more
+        connection.execute(table.delete().where(table.c.space_id == space.id))
+    connection.execute(spaces.delete().where(spaces.c.id == space.id))
+    connection.execute(parts.delete().where(parts.c.id.not_in(select(vectors.c.part_id))))
+    content = select(parts.c.item_id).where(parts.c.ordinal < WORDS_FROM)
+    connection.execute(items.delete().where(items.c.id.not_in(content)))
+    connection.execute(GENERATION)
 
 
 def _item_row(record: ItemRecord, now_s: int) -> dict[str, object]:

@@ -9,6 +9,8 @@ name in ``--model``: an architecture and its weights, a folder, a name on a hub.
   used. It gives the space that ``describe`` named.
 * ``pull(source, progress) -> None`` fetches the weights into the cache. ``progress(done, total)``
   is told bytes, total 0 while unknown.
+
+A module may also have ``place(source) -> Path``: the folder in which the weights lie.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval import media, sounds
-from retrieval.calibrate import UNFITTED, Background, Calibration
+from retrieval.calibrate import Background, Calibration, unfitted
 from retrieval.learn.data import Captioned, read_captions
 from retrieval.models import model
 from retrieval.phrasing import phrase
@@ -299,7 +299,9 @@ def fusions(
         ),
         "relevance": np.concatenate(
             [
-                relevances(scores, calibrations.get((Modality.TEXT, kind), UNFITTED))
+                relevances(
+                    scores, calibrations.get((Modality.TEXT, kind)) or unfitted(Modality.TEXT, kind)
+                )
                 for kind, scores in cosines.items()
             ],
             axis=1,

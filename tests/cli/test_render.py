@@ -16,11 +16,10 @@ from cli.explain import Note
 from indexer.report import Report, Silence
 from indexer.scan import Skipped
 from retrieval.index import Device
-from retrieval.models import ModelSpec
+from retrieval.models import Listed
 from retrieval.search import Hit, Span
 from retrieval.store import Space, Summary
 from retrieval.types import WHOLE, Modality, Place
-from tests.fakes import colour_encoder
 
 KEYS = ["path", "modality", "score", "start_s", "end_s", "space"]
 NAMES = [
@@ -363,28 +362,43 @@ def test_status_of_an_empty_index(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every field of a model's row has its line."""
-    row = ModelSpec(
+    """Every field of a model's row is a column, or a key."""
+    row = Listed(
         name="colours",
-        space="colours-1",
-        dim=8,
         modalities=(Modality.IMAGE, Modality.TEXT),
+        dim=8,
         size_bytes=12_345_678,
         licence="CC0",
         here=False,
-        calibrations={},
-        load=colour_encoder,
+        quality="none",
+        about="for tests",
+        space=None,
+        source="ORG/colours",
     )
     render.models([row])
-    assert [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()] == [
-        ["name", "colours"],
-        ["space", "colours-1"],
-        ["dim", "8"],
-        ["modalities", "image, text"],
-        ["size", "12.3 MB"],
-        ["licence", "CC0"],
-        ["here", "no"],
+    assert capsys.readouterr().out.rstrip("\n").split("\t") == [
+        "colours",
+        "image, text",
+        "8",
+        "12.3 MB",
+        "CC0",
+        "no",
+        "none",
+        "for tests",
     ]
+    render.models([row], as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "name": "colours",
+        "modalities": ["image", "text"],
+        "dim": 8,
+        "size_bytes": 12_345_678,
+        "licence": "CC0",
+        "here": False,
+        "quality": "none",
+        "about": "for tests",
+        "space": None,
+        "source": "ORG/colours",
+    }
 
 
 def test_progress_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -255,13 +255,13 @@ def test_second_space(desk: Desk) -> None:
 
 
 def test_a_model_without_sounds(desk: Desk) -> None:
-    """Sounds are named, the others indexed."""
+    """Sounds are passed over, the others indexed."""
     desk.draw("a.bmp", 1)
     sing(desk, "b.wav", ("red", 2))
     towers = {Modality.IMAGE: desk.encoder.towers[Modality.IMAGE]}
     report = desk.run(encoder=replace(desk.encoder, towers=towers))
-    assert counts(report) == {"added": 1, "failed": 1}
-    assert reasons(desk, report) == {"b.wav": "is audio, which colours cannot read"}
+    assert counts(report) == {"added": 1, "left_out": 1}
+    assert set(desk.items()) == {"a.bmp"}
 
 
 # ---- threads and batches -----------------------------------------------------------------------

@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from retrieval.calibrate import UNFITTED, Background, Calibration
+from retrieval.calibrate import Background, Calibration, unfitted
+from retrieval.types import Modality
 
 CALIBRATIONS = st.builds(
     Calibration,
@@ -38,11 +40,42 @@ def test_a_higher_cosine_is_never_less_relevant(
     assert (np.diff(calibration.relevance(ascending)) >= 0).all()
 
 
-def test_without_figures_a_half_is_at_three_tenths() -> None:
-    """What is said of models that nobody calibrated."""
-    matrix = np.array([[0.3, 1.0], [0.0, -1.0]], np.float32)
-    want = [[0.5, 1 / (1 + math.exp(-7))], [1 / (1 + math.exp(3)), 1 / (1 + math.exp(13))]]
-    np.testing.assert_allclose(UNFITTED.relevance(matrix), want, rtol=1e-6)
+@given(
+    source=st.sampled_from(Modality),
+    target=st.sampled_from(Modality),
+    cosines=st.lists(st.floats(-1, 1), min_size=4, max_size=30),
+    shift=st.floats(-0.5, 0.5),
+    stretch=st.floats(0.2, 3),
+)
+def test_without_figures_no_scale_counts(
+    source: Modality, target: Modality, cosines: list[float], shift: float, stretch: float
+) -> None:
+    """Another model's cosines, moved and stretched, give the same relevances."""
+    rows = np.array(cosines)
+    assume(rows.std() * min(stretch, 1) > 0.02)
+
+    def relevances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        background = Background(float(rows.mean()), float(rows.std()), 200)
+        return unfitted(source, target).against(background).logit(rows)
+
+    np.testing.assert_allclose(
+        relevances(rows), relevances(stretch * rows + shift), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_without_figures_standing_counts() -> None:
+    """What stands four deviations above 500 others, by the formula; and equals all alike."""
+    worded = unfitted(Modality.TEXT, Modality.AUDIO).against(Background(0.1, 0.02, 500))
+    (got,) = worded.relevance(np.array([0.18], np.float32))
+    want = 1 / (1 + math.exp(-(1.748 * 4 - 0.366 * math.log(500) - 4.391)))
+    assert got == pytest.approx(want, rel=1e-4)
+    alike = unfitted(Modality.IMAGE, Modality.IMAGE).against(Background(0.1, 0.02, 500))
+    want = 1 / (1 + math.exp(-(1.353 * 4 + 0.051 * math.log(500) - 6.674)))
+    assert alike.relevance(np.array([0.18], np.float32))[0] == pytest.approx(want, rel=1e-4)
+    one = unfitted(Modality.TEXT, Modality.TEXT).against(Background(0.7, 0.0, 1))
+    assert one.relevance(np.array([0.7], np.float32))[0] == pytest.approx(
+        1 / (1 + math.exp(0.366 * math.log(50) + 4.391)), rel=1e-4
+    )
 
 
 @given(

@@ -19,7 +19,7 @@ from PIL import Image
 from retrieval import asking, media, search, sounds
 from retrieval import index as index_module
 from retrieval.asking import Manner
-from retrieval.calibrate import UNFITTED, Calibration
+from retrieval.calibrate import Calibration
 from retrieval.errors import IndexMissingError, ModelError, QueryError
 from retrieval.filters import Filters
 from retrieval.index import folder_of, seal
@@ -85,6 +85,15 @@ def put(store: Store, encoder: Encoder, *paths: Path) -> None:
             )
         )
     store.write(Batch(records=records), store.add_space(encoder))
+
+
+UNFITTED = Calibration(10, -3)
+
+
+@pytest.fixture(autouse=True)
+def plain_relevance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relevance is a map of the cosine alone here, so that it can be worked out by hand."""
+    monkeypatch.setattr(asking, "unfitted", lambda source, target: UNFITTED)
 
 
 @pytest.fixture
@@ -935,7 +944,7 @@ def test_the_best_span_is_first_where_all_are_wholly_relevant(
     store: Store, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A steep calibration gives the best and the second best the same relevance, 1."""
-    monkeypatch.setattr(asking, "UNFITTED", Calibration(200, -20))
+    monkeypatch.setattr(asking, "unfitted", lambda source, target: Calibration(200, -20))
     windows = [(20.0 * at, 20.0 * at + 10, cos) for at, cos in enumerate((0.7, 0.8, 0.95, 0.9))]
     put_windows(store, encoder, b"/a.wav", windows)
     assert [span.start_s for span in heard_spans(store, encoder)] == [40, 60, 20, 0]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import concept, learn, prompts, searching
+from cli import concept, evaluate, learn, prompts, searching
 from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 
 app.add_typer(concept.app, name="concept")
 app.add_typer(learn.app, name="learn")
+app.command("evaluate")(evaluate.evaluate)
 app.command("prompts")(prompts.show)
 app.command("search")(searching.search)
 app.command("similar")(searching.similar)

@@ -23,7 +23,7 @@ from retrieval.metrics import Bin
 from retrieval.runs import Result, Way
 from retrieval.significance import Interval
 from retrieval.tasks import read
-from tests.cli.test_cli import Anyseek, failed
+from tests.cli.test_cli import Anyseek, failed, on_terminal
 from tests.fakes import colour_encoder
 from tests.retrieval.test_evaluate import BLUE, SAME, painted, spec_of
 
@@ -258,3 +258,11 @@ def test_drawings_are_whole_and_true() -> None:
     assert [float(dot["cy"]) for dot in dots] == [top + side / 2, top]
     assert (float(dots[0]["r"]) - 2) / (float(dots[1]["r"]) - 2) == 2  # four times the area
     ET.fromstring(plots.curves(["one k"], [[(1, 0.5)]]))
+
+
+def test_a_terminal_gets_a_drawn_table(anyseek: Anyseek) -> None:
+    """With headings, and what relevance is worth below."""
+    shown = on_terminal(anyseek, "evaluate", anyseek.photos, "-k", "1")
+    assert "text to image: 8 queries, 4 items" in shown
+    assert re.search(r"anyseek-1 +auto +\d+\.\d \(", shown)
+    assert "relevance of the first hit, auto: calibration error 0." in shown

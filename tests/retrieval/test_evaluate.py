@@ -92,7 +92,7 @@ def test_searches_one_by_one(data: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     names = list(dict.fromkeys(name for name, _ in lines))
     image, text = encoder.towers[Modality.IMAGE], encoder.towers[Modality.TEXT]
     pictures = image.embed([image.prepare(Image.open(data / name)) for name in names])
-    pictures = pictures.astype(np.float64)  # type: ignore[assignment]
+    pictures = pictures.astype(np.float64)
     pairs = list(dict.fromkeys((name, words) for name, words in lines))
     pairs.sort(key=lambda pair: names.index(pair[0]))
     captions = text.embed([words for _, words in pairs]).astype(np.float64)

@@ -227,6 +227,8 @@ def _coco(path: Path, content: dict[str, Any]) -> Iterator[Line]:
 def _line(where: str, words: Any, file: str) -> Line:
     if not isinstance(words, str) or not words.strip() or not file.strip():
         raise EvaluationError(f"{where}: a caption or a name is empty; fill it or remove it")
+    if any("\ud800" <= character <= "\udfff" for character in words + file):
+        raise EvaluationError(f"{where}: has half a character, a surrogate, in it; write it anew")
     return Line(where, " ".join(words.split()), file)
 
 

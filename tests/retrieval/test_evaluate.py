@@ -230,6 +230,9 @@ def test_classes(tmp_path: Path) -> None:
     painted(tmp_path / "green" / "1.png", "green")
     (result,) = measured(tmp_path, [Way(spec_of(colour_encoder()), "auto")], [2]).values()
     (run,) = result.runs
+    (plain,), _ = evaluate(read(tmp_path).tasks, [Way(spec_of(colour_encoder()), "auto")], [9])
+    assert "accuracy@9" not in plain.runs[0].values
+    assert plain.runs[0].figures["accuracy"] == run.figures["accuracy"]
     assert (result.queries, result.items) == (4, 3)
     assert run.classes is not None
     assert run.classes.names == ("blue", "green", "red")

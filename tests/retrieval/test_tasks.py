@@ -225,6 +225,7 @@ def test_missing_files(data: Path) -> None:
         (b"in/../../a.png\tred\n", r"line 1: .* lies outside"),
         (b"/etc/passwd\tred\n", r"line 1: '/etc/passwd' lies outside"),
         (b"a.exe\tred\n", "is no kind of file"),
+        (b"a" * 5000 + b".png\tred\n", "1 file.s. that .* are not there"),
         (b"a.txt\tred\n", "is a text"),
     ],
 )
@@ -247,6 +248,7 @@ def test_bad_captions(data: Path, content: bytes, message: str) -> None:
         ('{"images": []}', "must be a list, or have images and annotations"),
         ('[{"file": "a.png", "captions": []}]', "entry 1: needs a file and a list"),
         ('[{"file": "a.png", "captions": [3]}]', "entry 1: a caption or a name is empty"),
+        ('[{"file": "a.png", "captions": ["\\ud83d"]}]', "entry 1: has half a character"),
         ('{"images": [3], "annotations": []}', "image 1: has no file_name"),
         ('{"images": [], "annotations": [{"image_id": 1}]}', "annotation 1: its image_id"),
     ],

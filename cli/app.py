@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import concept, learn, models, prompts, searching
+from cli import concept, evaluate, learn, models, prompts, searching
 from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(concept.app, name="concept")
 app.add_typer(learn.app, name="learn")
 app.add_typer(models.app, name="models")
+app.command("evaluate")(evaluate.evaluate)
 app.command("prompts")(prompts.show)
 app.command("search")(searching.search)
 app.command("similar")(searching.similar)

@@ -6,6 +6,7 @@
     ├── QueryError              a query, a number of hits or a filter that means nothing
     ├── ModelError              a model that is unknown, incomplete or not installed
     │   └── ModelMissingError   its weights are not on this machine yet
+    ├── EvaluationError         data to measure on that mean nothing
     ├── MediaError              one file that cannot be used; the indexer lists it and goes on
     └── StoreError              the index as a whole
         ├── IndexMissingError   there is no index at that place yet
@@ -33,6 +34,10 @@ class ModelError(AnyseekError):
 
 class ModelMissingError(ModelError):
     """The model is known, but its weights are not on this machine yet."""
+
+
+class EvaluationError(AnyseekError):
+    """Data to measure a model on that are malformed, incomplete or too few."""
 
 
 class MediaError(AnyseekError):

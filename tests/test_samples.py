@@ -64,7 +64,7 @@ def test_there_is_something_to_search() -> None:
     suffixes = [PurePosixPath(path).suffix for path in BY_PATH]
     assert sum(suffix in PICTURES for suffix in suffixes) >= 55
     assert sum(suffix in SOUNDS for suffix in suffixes) >= 25
-    assert set(suffixes) == {*PICTURES, *SOUNDS, ".txt", ".md", ".html", ".pdf"}
+    assert set(suffixes) == {*PICTURES, *SOUNDS, ".txt", ".md", ".html", ".pdf", ".tsv"}
 
 
 @pytest.mark.parametrize("entry", FILES, ids=lambda entry: entry["path"])

@@ -19,7 +19,7 @@ from retrieval.errors import EvaluationError
 from retrieval.prompts import AUTO
 
 if TYPE_CHECKING:
-    from retrieval.index_recall import IndexRecall
+    from retrieval.evaluation.index_recall import IndexRecall
 
 
 class Layout(StrEnum):
@@ -137,10 +137,10 @@ def evaluate(
         raise typer.BadParameter("--queries belongs to --index-recall")
     assert data is not None
     from cli import figures, render
-    from retrieval.evaluate import evaluate as run
+    from retrieval.evaluation.evaluate import evaluate as run
+    from retrieval.evaluation.runs import Way
+    from retrieval.evaluation.tasks import read
     from retrieval.models import model as find
-    from retrieval.runs import Way
-    from retrieval.tasks import read
 
     names = list(dict.fromkeys(prompt or [AUTO]))
     sets = {name: prompts.asked(name, (), prompt_file) for name in names}
@@ -212,12 +212,12 @@ def _write(text: str, output: Path | None) -> None:
 def _of_index(path: Path, queries: Path | None, sample: int, k: int) -> list[IndexRecall]:
     import numpy as np
 
-    from retrieval.features import Features
-    from retrieval.index_recall import measure, stored_queries
+    from retrieval.evaluation.features import Features
+    from retrieval.evaluation.index_recall import measure, stored_queries
+    from retrieval.evaluation.task_files import text_of
+    from retrieval.evaluation.tasks import Thing
     from retrieval.search import usable_space
     from retrieval.store import Store
-    from retrieval.task_files import text_of
-    from retrieval.tasks import Thing
     from retrieval.types import Modality
 
     with Store(path) as store:

@@ -9,9 +9,9 @@ from html import escape
 from cli import plots
 from cli.figures import cell, heading, said, shown_names, trust
 from cli.render import printable
-from retrieval.runs import Classes, Miss, Result, Run
-from retrieval.tasks import Thing
-from retrieval.thumbnails import jpeg
+from retrieval.evaluation.runs import Classes, Miss, Result, Run
+from retrieval.evaluation.tasks import Thing
+from retrieval.evaluation.thumbnails import jpeg
 
 THUMBNAIL_PX = 96
 SHOWN_CLASSES = 12  # confusions that are listed

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cli.render import printable
-from retrieval import significance
-from retrieval.runs import Result, Run
+from retrieval.evaluation import significance
+from retrieval.evaluation.runs import Result, Run
 
 ALPHA = 0.05  # a difference with a smaller p-value is significant
 

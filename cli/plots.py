@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from retrieval.metrics import Bin
-from retrieval.significance import Interval
+from retrieval.evaluation.metrics import Bin
+from retrieval.evaluation.significance import Interval
 
 COLOURS = ("#2f5fb3", "#c2571a", "#2e8555", "#8e44ad", "#7a6a12", "#b3364a", "#3a8fa3", "#555")
 LEFT, TOP, SIDE = 40, 12, 240  # px, of the square that is drawn into

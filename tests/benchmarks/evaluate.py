@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from cli.figures import as_json
-from retrieval.evaluate import evaluate
+from retrieval.evaluation.evaluate import evaluate
+from retrieval.evaluation.runs import Way
+from retrieval.evaluation.tasks import Found, read
 from retrieval.models import model
 from retrieval.prompts import resolve
-from retrieval.runs import Way
-from retrieval.tasks import Found, read
 from tests.benchmarks.speed import machine
 
 

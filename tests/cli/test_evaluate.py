@@ -18,14 +18,14 @@ from PIL import Image
 from cli import plots
 from cli.evaluation_page import page
 from cli.figures import as_csv, as_json, cell, lines, shown_names
-from retrieval.evaluate import evaluate
-from retrieval.metrics import Bin
-from retrieval.runs import Result, Way
-from retrieval.significance import Interval
-from retrieval.tasks import read
+from retrieval.evaluation.evaluate import evaluate
+from retrieval.evaluation.metrics import Bin
+from retrieval.evaluation.runs import Result, Way
+from retrieval.evaluation.significance import Interval
+from retrieval.evaluation.tasks import read
 from tests.cli.test_cli import Anyseek, failed, on_terminal
 from tests.fakes import colour_encoder
-from tests.retrieval.test_evaluate import BLUE, SAME, painted, spec_of
+from tests.retrieval.evaluation.test_evaluate import BLUE, SAME, painted, spec_of
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "data" / "samples"
 HOSTILE = (

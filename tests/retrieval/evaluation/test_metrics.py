@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from retrieval import metrics
-from retrieval.metrics import Placed, placed
+from retrieval.evaluation import metrics
+from retrieval.evaluation.metrics import Placed, placed
 
 numba.config.DISABLE_JIT = True  # type: ignore[attr-defined] # compiling takes minutes
 with warnings.catch_warnings():

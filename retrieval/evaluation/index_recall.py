@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.errors import EvaluationError
+from retrieval.evaluation.metrics import Floats, Ints
+from retrieval.evaluation.significance import Interval, intervals
 from retrieval.index import READ_ROWS, VectorIndex
-from retrieval.metrics import Floats, Ints
-from retrieval.significance import Interval, intervals
 from retrieval.store import Space, Store
 from retrieval.types import Modality, Vectors
 

@@ -11,18 +11,19 @@ import pytest
 import soundfile
 from PIL import Image
 
-from retrieval import evaluate as module
-from retrieval.calibrate import UNFITTED, Background, Calibration
+from retrieval.calibrate import Background, Calibration
 from retrieval.errors import EvaluationError
-from retrieval.evaluate import evaluate
+from retrieval.evaluation import evaluate as module
+from retrieval.evaluation.evaluate import evaluate
+from retrieval.evaluation.runs import Result, Way
+from retrieval.evaluation.tasks import read
 from retrieval.models import ModelSpec
 from retrieval.prompts import PromptSet
-from retrieval.runs import Result, Way
-from retrieval.tasks import read
 from retrieval.types import Encoder, Modality
 from tests.fakes import COLOURS, DIM, RATE_HZ, colour_encoder, pitch_hz
 
 NAMES = list(COLOURS)
+BOLD = Calibration(10.0, -3.0)
 BLUE = PromptSet("blue", "", ("{query} blue",))
 SAME = PromptSet("same", "", ("{query}",))
 
@@ -208,12 +209,12 @@ def test_several_kinds_are_ranked_by_relevance(tmp_path: Path) -> None:
     (tmp_path / "queries.tsv").write_text("red\tred.png\t2\nred\tred.txt\t1\n", "utf-8")
     spec = spec_of(colour_encoder())
     texts = {(Modality.TEXT, Modality.TEXT): Calibration(1.0, -9.0)}
-    shy = replace(spec, calibrations={**texts, (Modality.TEXT, Modality.IMAGE): UNFITTED})
+    shy = replace(spec, calibrations={**texts, (Modality.TEXT, Modality.IMAGE): BOLD})
     bold = replace(
         spec,
         name="bold",
         calibrations={
-            (Modality.TEXT, Modality.TEXT): UNFITTED,
+            (Modality.TEXT, Modality.TEXT): BOLD,
             (Modality.TEXT, Modality.IMAGE): Calibration(1.0, -9.0),
         },
     )

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 
-from retrieval import significance
-from retrieval.significance import differ, holm, interval_of, intervals
+from retrieval.evaluation import significance
+from retrieval.evaluation.significance import differ, holm, interval_of, intervals
 
 
 def alone(count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from retrieval.metrics import Bin, ByClass, Floats, Ints
+from retrieval.evaluation.metrics import Bin, ByClass, Floats, Ints
+from retrieval.evaluation.significance import Interval
+from retrieval.evaluation.tasks import Thing
 from retrieval.models import ModelSpec
 from retrieval.prompts import PromptSet
-from retrieval.significance import Interval
-from retrieval.tasks import Thing
 
 
 @dataclass(frozen=True, slots=True)

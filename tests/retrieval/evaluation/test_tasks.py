@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from retrieval.errors import EvaluationError
-from retrieval.tasks import Labelled, Task, read
+from retrieval.evaluation.tasks import Labelled, Task, read
 
 
 def picture(path: Path, colour: str = "red") -> None:

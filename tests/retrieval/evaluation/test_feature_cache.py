@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval import feature_cache
-from retrieval.feature_cache import FeatureCache
+from retrieval.evaluation import feature_cache
+from retrieval.evaluation.feature_cache import FeatureCache
 from tests.conftest import unit_rows
 
 DIM = 8

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval import task_files
 from retrieval.errors import EvaluationError
+from retrieval.evaluation import task_files
+from retrieval.evaluation.metrics import Floats, Ints
+from retrieval.evaluation.task_files import NAMED, Line, shown
 from retrieval.media import modality_of
-from retrieval.metrics import Floats, Ints
-from retrieval.task_files import NAMED, Line, shown
 from retrieval.types import Modality
 
 KINDS = ("captions.tsv", "captions.json", "pairs.tsv", "queries.tsv", "qrels")

@@ -16,10 +16,10 @@ import numpy as np
 
 from retrieval import media, sounds
 from retrieval.errors import MediaError
-from retrieval.feature_cache import FeatureCache
+from retrieval.evaluation.feature_cache import FeatureCache
+from retrieval.evaluation.tasks import Thing
 from retrieval.phrasing import Phrased
 from retrieval.prompts import PromptSet, fitting
-from retrieval.tasks import Thing
 from retrieval.types import Encoder, Modality, Vectors
 
 Report = Callable[[str, int, int], None]

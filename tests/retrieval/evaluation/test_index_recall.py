@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval import index_recall
 from retrieval.errors import EvaluationError
+from retrieval.evaluation import index_recall
+from retrieval.evaluation.index_recall import measure, stored_queries
 from retrieval.index import VectorIndex
-from retrieval.index_recall import measure, stored_queries
 from retrieval.segments import Ids, Scores
 from retrieval.store import Batch, Space, Store
 from retrieval.types import Modality, Vectors

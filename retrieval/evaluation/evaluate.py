@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval import metrics, significance
-from retrieval.calibrate import UNFITTED, Background
+from retrieval.calibrate import Background, unfitted
 from retrieval.errors import EvaluationError
-from retrieval.features import Features, Gallery, Report, Unusable
-from retrieval.metrics import Floats, Ints, Placed
+from retrieval.evaluation import metrics, significance
+from retrieval.evaluation.features import Features, Gallery, Report, Unusable
+from retrieval.evaluation.metrics import Floats, Ints, Placed
+from retrieval.evaluation.runs import Classes, Confidence, Miss, Result, Run, Way
+from retrieval.evaluation.significance import Interval
+from retrieval.evaluation.task_files import NAMED, shown
+from retrieval.evaluation.tasks import Labelled, Task, Thing
 from retrieval.models import ModelSpec
-from retrieval.runs import Classes, Confidence, Miss, Result, Run, Way
-from retrieval.significance import Interval
-from retrieval.task_files import NAMED, shown
-from retrieval.tasks import Labelled, Task, Thing
 from retrieval.types import Modality, Vectors
 
 BLOCK = 128  # queries compared at a time: 250 MB over 100,000 items
@@ -38,7 +38,7 @@ def evaluate(
     """Measures every way on every task that its model can do.
 
     Args:
-        tasks: As ``retrieval.tasks.read`` gives them.
+        tasks: As ``retrieval.evaluation.tasks.read`` gives them.
         ways: What is compared; the same model with another prompt embeds no file again.
         ks: Numbers of hits to look at. One larger than a collection is left out there.
         cache: Folder that keeps vectors between runs.
@@ -210,7 +210,7 @@ def _compare(
     best = np.maximum.reduceat(parts, gallery.starts, axis=1)
     logits = np.empty(best.shape)
     for row, source in enumerate(sources):
-        usual = model.calibrations.get((source, target), UNFITTED)
+        usual = model.calibrations.get((source, target)) or unfitted(source, target)
         background = Background(
             float(parts[row].mean()), float(parts[row].std()), len(gallery.vectors)
         )

@@ -1,0 +1,1 @@
+"""Measures models and prompts on collections that people describe; see ``evaluation.evaluate``."""

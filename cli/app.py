@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cli import concept, learn, prompts, searching
+from cli import tags as tagging
 from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
 
@@ -27,6 +28,7 @@ app.add_typer(learn.app, name="learn")
 app.command("prompts")(prompts.show)
 app.command("search")(searching.search)
 app.command("similar")(searching.similar)
+app.command("tags")(tagging.tags)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # what a shell gives for Ctrl-C

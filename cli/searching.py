@@ -35,6 +35,7 @@ from cli.options import (
     SaveOption,
     Sort,
     SortOption,
+    TagOption,
     UnderOption,
     UnlikeOption,
     Ways,
@@ -83,6 +84,7 @@ def search(
     min_duration: MinDurationOption = None,
     max_duration: MaxDurationOption = None,
     ext: ExtOption = None,
+    tag: TagOption = None,
     sort: SortOption = Sort.RELEVANCE,
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
@@ -116,7 +118,7 @@ def search(
         k,
         _modalities(kind),
         filters_from(
-            under, after, before, camera, near, min_width, min_duration, max_duration, ext
+            under, after, before, camera, near, min_width, min_duration, max_duration, ext, tag
         ),
         min_relevance,
         each=kind is In.EACH,
@@ -167,6 +169,7 @@ def similar(
     min_duration: MinDurationOption = None,
     max_duration: MaxDurationOption = None,
     ext: ExtOption = None,
+    tag: TagOption = None,
     sort: SortOption = Sort.RELEVANCE,
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
@@ -186,7 +189,7 @@ def similar(
         k,
         kinds,
         filters_from(
-            under, after, before, camera, near, min_width, min_duration, max_duration, ext
+            under, after, before, camera, near, min_width, min_duration, max_duration, ext, tag
         ),
         min_relevance,
         each=kind is In.EACH,

@@ -13,6 +13,7 @@ from retrieval.store.records import (
     Seal,
     Space,
     Summary,
+    Tag,
     Twin,
 )
 from retrieval.store.store import Store
@@ -31,5 +32,6 @@ __all__ = [
     "Space",
     "Store",
     "Summary",
+    "Tag",
     "Twin",
 ]

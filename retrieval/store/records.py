@@ -175,6 +175,7 @@ class Extent:
         width: Of the widest picture, pixels.
         shortest_s: Of sounds, seconds.
         longest_s: Of sounds, seconds.
+        tags: Names, ascending.
     """
 
     oldest: datetime | None
@@ -184,6 +185,7 @@ class Extent:
     width: int | None
     shortest_s: float | None
     longest_s: float | None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,3 +234,16 @@ class Concept:
     positives: tuple[bytes, ...]
     negatives: tuple[bytes, ...]
     created_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A word for what an item is.
+
+    Attributes:
+        name: As people say it.
+        probability: That it is right, 0..1; ``None`` where nobody reckons.
+    """
+
+    name: str
+    probability: float | None = None

@@ -16,7 +16,7 @@ from sqlalchemy.sql import Select
 
 from retrieval.errors import IndexMissingError, StorageError
 from retrieval.filters import Filters
-from retrieval.store import concepts, selecting
+from retrieval.store import concepts, selecting, tags
 from retrieval.store.engine import named_failures, open_engine
 from retrieval.store.records import (
     Batch,
@@ -28,6 +28,7 @@ from retrieval.store.records import (
     Seal,
     Space,
     Summary,
+    Tag,
     Twin,
 )
 from retrieval.store.schema import (
@@ -412,6 +413,14 @@ class Store:
         )
         return [Place(*row) for row in rows]
 
+    def tag_counts(self) -> dict[str, int]:
+        """Counts the items of every tag, by name."""
+        return {row[0]: row[1] for row in self._rows(tags.counts())}
+
+    def tags_of(self, item_id: int) -> list[tuple[Tag, str]]:
+        """Lists an item's tags by name, each with its source."""
+        return [(Tag(row[0], row[2]), row[1]) for row in self._rows(tags.of_item(item_id))]
+
     def summary(self) -> Summary:
         """Counts everything, for people."""
         by_modality = self._rows(
@@ -474,6 +483,20 @@ class Store:
         """Forgets a concept, if it is there."""
         with named_failures(self.path), self._engine.begin() as connection:
             concepts.remove(connection, name, space)
+
+    def put_tags(self, source: str, given: Mapping[int, Sequence[Tag]]) -> int:
+        """Commits tags by item id, in place of what this source said of those items before.
+
+        Returns:
+            How many were stored; items that are not there any more get none.
+        """
+        with named_failures(self.path), self._engine.begin() as connection:
+            return tags.put(connection, source, given)
+
+    def remove_tag(self, name: str) -> int:
+        """Takes a tag from all items; gives how many had it."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            return tags.remove(connection, name)
 
     def set_seal(
         self, space: Space, modality: Modality, seal: Seal, replaced: Sequence[Seal]

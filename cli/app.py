@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import concept, learn, prompts, searching
+from cli import classify, concept, learn, prompts, searching
 from cli import tags as tagging
 from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command("classify")(classify.classify)
 app.add_typer(concept.app, name="concept")
 app.add_typer(learn.app, name="learn")
 app.command("prompts")(prompts.show)

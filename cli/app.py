@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import classify, concept, learn, prompts, searching
+from cli import classify, concept, duplicates, groups, learn, prompts, searching
 from cli import tags as tagging
 from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
@@ -25,6 +25,8 @@ app = typer.Typer(
 
 app.command("classify")(classify.classify)
 app.add_typer(concept.app, name="concept")
+app.command("duplicates")(duplicates.duplicates)
+app.command("groups")(groups.groups)
 app.add_typer(learn.app, name="learn")
 app.command("prompts")(prompts.show)
 app.command("search")(searching.search)

@@ -247,3 +247,28 @@ class Tag:
 
     name: str
     probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An item with all that is known of its file.
+
+    Attributes:
+        id: Item id.
+        path: Absolute path, as the bytes that the file system has.
+        fingerprint: As it was when its vectors were made.
+        content_hash: 16 bytes, BLAKE2b of the content.
+        width: Pixels, as shown.
+        height: Pixels, as shown.
+        duration_s: Seconds, for what has a length in time.
+        taken_at: Local time in ISO 8601 without a zone.
+    """
+
+    id: int
+    path: bytes
+    fingerprint: Fingerprint
+    content_hash: bytes
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    taken_at: str | None = None

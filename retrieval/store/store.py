@@ -16,12 +16,13 @@ from sqlalchemy.sql import Select
 
 from retrieval.errors import IndexMissingError, StorageError
 from retrieval.filters import Filters
-from retrieval.store import concepts, selecting, tags
+from retrieval.store import concepts, listing, selecting, tags
 from retrieval.store.engine import named_failures, open_engine
 from retrieval.store.records import (
     Batch,
     Concept,
     Details,
+    Entry,
     Extent,
     Found,
     Known,
@@ -412,6 +413,21 @@ class Store:
             .order_by(parts.c.ordinal)
         )
         return [Place(*row) for row in rows]
+
+    def entries(self, modality: Modality, filters: Filters) -> list[Entry]:
+        """Lists the items of a modality that pass a filter, by id."""
+        return listing.entries(self._run, modality, filters)
+
+    def means(
+        self, item_ids: Sequence[int], space: Space
+    ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Gives one vector ``(n, dim)`` for each item that has some, by ascending id.
+
+        Args:
+            item_ids: Ascending.
+            space: Whose vectors; the mean of the parts', at length 1.
+        """
+        return listing.means(self._run, item_ids, space.id, space.dim)
 
     def tag_counts(self) -> dict[str, int]:
         """Counts the items of every tag, by name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, TextClause, func, insert, select, text
 from sqlalchemy.sql import Select
 
 from retrieval.store.records import Tag
@@ -13,13 +13,9 @@ from retrieval.store.schema import items, tags
 from retrieval.store.writing import MAX_VARIABLES
 
 
-def counts() -> Select[Any]:
+def counts() -> TextClause:
     """Asks for every tag with the number of its items, by name."""
-    return (
-        select(func.min(tags.c.tag), func.count(tags.c.item_id.distinct()))
-        .group_by(tags.c.tag)
-        .order_by(tags.c.tag)
-    )
+    return text("SELECT min(tag), count(DISTINCT item_id) FROM tags GROUP BY tag ORDER BY min(tag)")
 
 
 def of_item(item_id: int) -> Select[Any]:

@@ -30,7 +30,7 @@ TEMPERATURES: Mapping[Modality, float] = {
 }
 """Of the bundled model, with the least negative log likelihood in ``tests/benchmarks/classify.py``.
 
-Sounds that it was trained on would have 0.028, others 0.076; what people have lies between.
+Sounds that it was trained on would have 0.032, others 0.074; what people have lies between.
 """
 USUAL_TEMPERATURE = 0.01  # of other models: the logit scale of 100 at which CLIP's training ends
 UNKNOWN_BELOW: Mapping[Modality, float] = {

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer import hashing
 from indexer.hashing import FILE, hashes
 from retrieval.index import folder_of
 from retrieval.media import read
@@ -47,7 +46,7 @@ def test_hashes_are_made_once(
     }
     assert found == wanted
     assert wanted[entries[2].content_hash] is None
-    monkeypatch.setattr(hashing.phash, "phash", None)
+    monkeypatch.setattr("indexer.hashing.phash.phash", None)
     assert hashes(index, entries[:3]) == wanted
 
 

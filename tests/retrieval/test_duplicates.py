@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -38,8 +39,8 @@ def at_angle(*degrees: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float16
 
 def asked(
     entries: list[Entry],
-    hashes: list[int | None],
-    degrees: list[float],
+    hashes: Sequence[int | None],
+    degrees: Sequence[float],
     *,
     tier: Tier = Tier.NEAR,
     modality: Modality = IMAGE,

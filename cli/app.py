@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from cli import concept, evaluate, learn, models, prompts, searching
+from cli import (
+    classify,
+    concept,
+    duplicates,
+    evaluate,
+    groups,
+    learn,
+    models,
+    prompts,
+    searching,
+)
+from cli import tags as tagging
 from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
 
@@ -22,13 +33,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command("classify")(classify.classify)
 app.add_typer(concept.app, name="concept")
+app.command("duplicates")(duplicates.duplicates)
+app.command("groups")(groups.groups)
 app.add_typer(learn.app, name="learn")
 app.add_typer(models.app, name="models")
 app.command("evaluate")(evaluate.evaluate)
 app.command("prompts")(prompts.show)
 app.command("search")(searching.search)
 app.command("similar")(searching.similar)
+app.command("tags")(tagging.tags)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # what a shell gives for Ctrl-C

@@ -180,6 +180,15 @@ ExtOption = Annotated[
         show_default=False,
     ),
 ]
+TagOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tag",
+        metavar="NAME",
+        help="Only files with this tag, of `anyseek tags`; may be repeated.",
+        show_default=False,
+    ),
+]
 SortOption = Annotated[
     Sort,
     typer.Option("--sort", help="Show the most relevant hits by relevance, or newest first."),
@@ -299,6 +308,7 @@ def filters_from(
     min_duration: float | None,
     max_duration: float | None,
     ext: Sequence[str] | None,
+    tag: Sequence[str] | None = None,
 ) -> Filters:
     """Makes a filter of what was typed, in the order of the options.
 
@@ -318,6 +328,7 @@ def filters_from(
         min_duration_s=min_duration,
         max_duration_s=max_duration,
         suffixes=filters.suffixes(ext or ()),
+        tags=tuple(dict.fromkeys(filters.tag_name(name) for name in tag or ())),
     )
 
 

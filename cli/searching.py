@@ -39,6 +39,7 @@ from cli.options import (
     Sort,
     SortOption,
     SourceOption,
+    TagOption,
     UnderOption,
     UnlikeOption,
     Ways,
@@ -91,6 +92,7 @@ def search(
     min_duration: MinDurationOption = None,
     max_duration: MaxDurationOption = None,
     ext: ExtOption = None,
+    tag: TagOption = None,
     sort: SortOption = Sort.RELEVANCE,
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
@@ -126,7 +128,7 @@ def search(
         k,
         _modalities(kind),
         filters_from(
-            under, after, before, camera, near, min_width, min_duration, max_duration, ext
+            under, after, before, camera, near, min_width, min_duration, max_duration, ext, tag
         ),
         min_relevance,
         each=kind is In.EACH,
@@ -178,6 +180,7 @@ def similar(
     min_duration: MinDurationOption = None,
     max_duration: MaxDurationOption = None,
     ext: ExtOption = None,
+    tag: TagOption = None,
     sort: SortOption = Sort.RELEVANCE,
     format: FormatOption = Format.TABLE,
     min_relevance: RelevanceOption = 0.0,
@@ -199,7 +202,7 @@ def similar(
         k,
         kinds,
         filters_from(
-            under, after, before, camera, near, min_width, min_duration, max_duration, ext
+            under, after, before, camera, near, min_width, min_duration, max_duration, ext, tag
         ),
         min_relevance,
         each=kind is In.EACH,

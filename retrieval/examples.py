@@ -50,8 +50,8 @@ def example(store: Store, space: Space, encoder: Encoder, path: Path) -> Example
     modality = media.modality_of(own)
     if modality is None or modality not in encoder.towers:
         raise QueryError(f"{path} is no kind of file that this index can be searched with")
-    vector = _stored(store, space, own)
-    return Example(own, modality, _embedded(encoder, modality, path) if vector is None else vector)
+    vector = stored(store, space, own)
+    return Example(own, modality, embedded(encoder, modality, path) if vector is None else vector)
 
 
 def own_path(store: Store, path: Path) -> bytes:
@@ -63,7 +63,7 @@ def own_path(store: Store, path: Path) -> bytes:
     return os.fsencode(linked)
 
 
-def _stored(store: Store, space: Space, own: bytes) -> Vectors | None:
+def stored(store: Store, space: Space, own: bytes) -> Vectors | None:
     """Gives an indexed file's vector, if the file is still what was indexed."""
     stored = store.item(own)
     if stored is None:
@@ -78,7 +78,12 @@ def _stored(store: Store, space: Space, own: bytes) -> Vectors | None:
     return _mean(vectors.astype(np.float32)) if len(vectors) else None
 
 
-def _embedded(encoder: Encoder, modality: Modality, path: Path) -> Vectors:
+def embedded(encoder: Encoder, modality: Modality, path: Path) -> Vectors:
+    """Reads a file and gives its vector ``(1, dim)``; may be called from several threads.
+
+    Raises:
+        QueryError: If the file cannot be used.
+    """
     from retrieval import media, sounds
 
     tower = encoder.towers[modality]

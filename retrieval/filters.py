@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ DATE = re.compile(
 )
 AGO = re.compile(r"(?P<number>\d{1,6}) ?(?P<unit>[hdw])( ago)?", re.ASCII)
 UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+LONGEST_TAG = 100  # characters; labels are words, not sentences
 SUFFIX = re.compile(r"\.?(?P<name>[^\s./\\\x00]+)")
 
 
@@ -91,6 +93,7 @@ class Filters:
         min_duration_s: Seconds; only sounds have them.
         max_duration_s: Seconds, inclusive.
         suffixes: The name ends with one of these: ``(".jpg", ".png")``, in lower case.
+        tags: It has all of these, as ``tag_name`` writes them.
     """
 
     under: bytes | None = None
@@ -102,6 +105,7 @@ class Filters:
     min_duration_s: float | None = None
     max_duration_s: float | None = None
     suffixes: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the values, alone and against each other.
@@ -207,6 +211,21 @@ def suffixes(texts: Sequence[str]) -> tuple[str, ...]:
                 raise QueryError(f"{text!r} is no suffix of files; write jpg or jpg,png")
             found.append("." + match["name"].lower())
     return tuple(dict.fromkeys(found))
+
+
+def tag_name(text: str) -> str:
+    """Reads the name of a tag: its words with single spaces, composed (NFC).
+
+    Raises:
+        QueryError: If nothing is left, it is very long, or it has what cannot be shown.
+    """
+    name = unicodedata.normalize("NFC", " ".join(text.split()))
+    if not name or len(name) > LONGEST_TAG or not name.isprintable():
+        raise QueryError(
+            f"{text[:LONGEST_TAG]!r} is no tag; write a word or a few, "
+            f"at most {LONGEST_TAG} characters"
+        )
+    return name
 
 
 def shown(when: datetime) -> str:

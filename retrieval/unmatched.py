@@ -10,6 +10,7 @@ from retrieval.store import Extent, Store
 from retrieval.types import Modality
 
 NAMED_CAMERAS = 5
+NAMED_TAGS = 10
 NO_DATE = "no date is known"
 
 
@@ -63,4 +64,8 @@ def _told(one: Filters, extent: Extent) -> str:
             else "no sound is there"
         )
         return f"lasts {one.max_duration_s:g} s or less; {there}"
+    if one.tags:
+        names = ", ".join(extent.tags[:NAMED_TAGS]) + (", ..." if extent.tags[NAMED_TAGS:] else "")
+        there = f"there are {names}" if names else "`anyseek classify --write-tags` makes tags"
+        return f"has the tag {' and the tag '.join(map(repr, one.tags))}; {there}"
     return f"has a name that ends with {' or '.join(one.suffixes)}"

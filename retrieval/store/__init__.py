@@ -6,6 +6,7 @@ from retrieval.store.records import (
     Captions,
     Concept,
     Details,
+    Entry,
     Extent,
     Found,
     ItemRecord,
@@ -15,6 +16,7 @@ from retrieval.store.records import (
     Sourced,
     Space,
     Summary,
+    Tag,
     Twin,
 )
 from retrieval.store.store import Store
@@ -25,6 +27,7 @@ __all__ = [
     "Captions",
     "Concept",
     "Details",
+    "Entry",
     "Extent",
     "Found",
     "ItemRecord",
@@ -35,5 +38,6 @@ __all__ = [
     "Space",
     "Store",
     "Summary",
+    "Tag",
     "Twin",
 ]

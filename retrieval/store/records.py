@@ -225,6 +225,7 @@ class Extent:
         width: Of the widest picture, pixels.
         shortest_s: Of sounds, seconds.
         longest_s: Of sounds, seconds.
+        tags: Names, ascending.
     """
 
     oldest: datetime | None
@@ -234,6 +235,7 @@ class Extent:
     width: int | None
     shortest_s: float | None
     longest_s: float | None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,3 +288,41 @@ class Concept:
     positives: tuple[bytes, ...]
     negatives: tuple[bytes, ...]
     created_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A word for what an item is.
+
+    Attributes:
+        name: As people say it.
+        probability: That it is right, 0..1; ``None`` where nobody reckons.
+    """
+
+    name: str
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An item with all that is known of its file.
+
+    Attributes:
+        id: Item id.
+        path: Absolute path, as the bytes that the file system has.
+        fingerprint: As it was when its vectors were made.
+        content_hash: 16 bytes, BLAKE2b of the content.
+        width: Pixels, as shown.
+        height: Pixels, as shown.
+        duration_s: Seconds, for what has a length in time.
+        taken_at: Local time in ISO 8601 without a zone.
+    """
+
+    id: int
+    path: bytes
+    fingerprint: Fingerprint
+    content_hash: bytes
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    taken_at: str | None = None

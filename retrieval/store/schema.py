@@ -107,6 +107,14 @@ concepts = Table(  # what a person taught the index; no item's removal touches i
     Column("negatives", BLOB, nullable=False),
     Column("created_s", Integer, nullable=False),
 )
+tags = Table(  # what items were found to be; they go with their item
+    "tags",
+    tables,
+    Column("item_id", ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", Text, primary_key=True),  # A to Z and a to z are the same
+    Column("source", Text, primary_key=True),
+    Column("probability", Float),
+)
 meta = Table(
     "meta",
     tables,
@@ -198,11 +206,23 @@ def _sources(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _tags(connection: Connection) -> None:
+    for statement in (
+        """CREATE TABLE tags (
+            item_id INTEGER NOT NULL REFERENCES items (id) ON DELETE CASCADE,
+            tag TEXT NOT NULL COLLATE NOCASE, source TEXT NOT NULL, probability REAL,
+            PRIMARY KEY (item_id, tag, source)) WITHOUT ROWID""",
+        "CREATE INDEX tags_by_name ON tags (tag, item_id)",
+    ):
+        connection.execute(text(statement))
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _facts,
     _concepts,
     _sources,
+    _tags,
 )
 """Append only: entry ``i`` takes a file from ``user_version`` ``i`` to ``i + 1``."""
 

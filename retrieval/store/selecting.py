@@ -86,6 +86,9 @@ def condition(rows: Rows, filters: Filters) -> tuple[str, dict[str, Any]]:
             ends.append(f"lower(substr(path, -{len(suffix.encode())})) = :suffix{i}")
             values[f"suffix{i}"] = suffix
         terms.append(f"({' OR '.join(ends)})")
+    for i, tag in enumerate(filters.tags):
+        terms.append(f"items.id IN (SELECT item_id FROM tags WHERE tag = :tag{i})")
+        values[f"tag{i}"] = tag
     return " AND ".join(terms), values
 
 
@@ -250,4 +253,5 @@ def extent(rows: Rows, modalities: tuple[str, ...]) -> Extent:
         width=width,
         shortest_s=shortest_s,
         longest_s=longest_s,
+        tags=tuple(name for (name,) in rows("SELECT DISTINCT tag FROM tags ORDER BY tag", {})),
     )

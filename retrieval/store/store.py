@@ -16,12 +16,13 @@ from sqlalchemy.sql import Select
 
 from retrieval.errors import IndexMissingError, StorageError
 from retrieval.filters import Filters
-from retrieval.store import concepts, selecting
+from retrieval.store import concepts, listing, selecting, tags
 from retrieval.store.engine import named_failures, open_engine
 from retrieval.store.records import (
     Batch,
     Concept,
     Details,
+    Entry,
     Extent,
     Found,
     Known,
@@ -29,6 +30,7 @@ from retrieval.store.records import (
     Sourced,
     Space,
     Summary,
+    Tag,
     Twin,
 )
 from retrieval.store.schema import (
@@ -491,6 +493,29 @@ class Store:
         )
         return [Place(*row) for row in rows]
 
+    def entries(self, modality: Modality, filters: Filters) -> list[Entry]:
+        """Lists the items of a modality that pass a filter, by id."""
+        return listing.entries(self._run, modality, filters)
+
+    def means(
+        self, item_ids: Sequence[int], space: Space
+    ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Gives one vector ``(n, dim)`` for each item that has some, by ascending id.
+
+        Args:
+            item_ids: Ascending.
+            space: Whose vectors; the mean of the parts', at length 1.
+        """
+        return listing.means(self._run, item_ids, space.id, space.dim)
+
+    def tag_counts(self) -> dict[str, int]:
+        """Counts the items of every tag, by name."""
+        return {row[0]: row[1] for row in self._rows(tags.counts())}
+
+    def tags_of(self, item_id: int) -> list[tuple[Tag, str]]:
+        """Lists an item's tags by name, each with its source."""
+        return [(Tag(row[0], row[2]), row[1]) for row in self._rows(tags.of_item(item_id))]
+
     def summary(self) -> Summary:
         """Counts everything, for people."""
         by_modality = self._rows(
@@ -580,6 +605,20 @@ class Store:
         """Forgets a concept, if it is there."""
         with named_failures(self.path), self._engine.begin() as connection:
             concepts.remove(connection, name, space)
+
+    def put_tags(self, source: str, given: Mapping[int, Sequence[Tag]]) -> int:
+        """Commits tags by item id, in place of what this source said of those items before.
+
+        Returns:
+            How many were stored; items that are not there any more get none.
+        """
+        with named_failures(self.path), self._engine.begin() as connection:
+            return tags.put(connection, source, given)
+
+    def remove_tag(self, name: str) -> int:
+        """Takes a tag from all items; gives how many had it."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            return tags.remove(connection, name)
 
     def set_seal(self, space: Space, modality: Kept, seal: Seal, replaced: Sequence[Seal]) -> None:
         """Makes a finished derived file the one that readers use for its range of ids.

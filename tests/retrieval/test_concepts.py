@@ -277,7 +277,10 @@ def test_an_index_from_before_concepts(tmp_path: Path, encoder: Encoder) -> None
         filled(store, space, np.random.default_rng(9))
     with closing(sqlite3.connect(path)) as connection:
         version = schema.MIGRATIONS.index(schema._concepts)
-        connection.executescript(f"DROP TABLE concepts; PRAGMA user_version = {version}")
+        connection.executescript(
+            "DROP TABLE concepts; DROP TABLE tags; ALTER TABLE parts DROP COLUMN source; "
+            f"ALTER TABLE items DROP COLUMN beside; PRAGMA user_version = {version}"
+        )
     before = rows_of(path)
     with Store(path, write=True) as store:
         assert store.concepts(space) == []

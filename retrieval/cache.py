@@ -153,10 +153,14 @@ class CachedTower:
 
 
 def cached(encoder: Encoder, folder: Path) -> Encoder:
-    """Gives the encoder with a cache before its text tower."""
-    tower = CachedTower(
-        encoder.towers[Modality.TEXT], TextCache(folder, encoder.space, encoder.dim)
-    )
+    """Gives the encoder with a cache before its text tower.
+
+    A tower that says what its vectors depend on beyond the space, such as a prompt, has a cache of
+    its own.
+    """
+    text = encoder.towers[Modality.TEXT]
+    identity = getattr(text, "identity", encoder.space)
+    tower = CachedTower(text, TextCache(folder, identity, encoder.dim))
     return replace(encoder, towers={**encoder.towers, Modality.TEXT: tower})
 
 

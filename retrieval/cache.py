@@ -154,7 +154,11 @@ class CachedTower:
 
 
 def cached(encoder: Encoder, folder: Path) -> Encoder:
-    """Gives the encoder with a cache before its text tower."""
+    """Gives the encoder with a cache before its text tower.
+
+    A tower that says what its vectors depend on beyond the space, such as a prompt, has a cache of
+    its own.
+    """
     own = encoder.towers[Modality.TEXT]
     tower = CachedTower(own, TextCache(folder, identity_of(own, encoder.space), encoder.dim))
     return replace(encoder, towers={**encoder.towers, Modality.TEXT: tower})

@@ -62,7 +62,8 @@ def vocabulary(
     if shipped is not None:
         return words(), shipped
     folder = cache or user_cache_path("anyseek", appauthor=False)
-    key = hashlib.blake2b(f"{space}\n{digest()}".encode(), digest_size=8).hexdigest()
+    identity = getattr(tower, "identity", space)  # of a text tower that is not the space's only one
+    key = hashlib.blake2b(f"{identity}\n{digest()}".encode(), digest_size=8).hexdigest()
     path = folder / f"vocabulary-{key}.npy"
     try:
         with path.open("rb") as file:

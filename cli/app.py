@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import concept, learn, prompts, searching
+from cli import check, concept, exchange, learn, prompts, searching
 from cli.options import IndexOption, index_path
 from retrieval.errors import AnyseekError, QueryError
 
@@ -24,6 +24,10 @@ app = typer.Typer(
 
 app.add_typer(concept.app, name="concept")
 app.add_typer(learn.app, name="learn")
+app.command("check")(check.check)
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)
+app.command("merge")(exchange.merge)
 app.command("prompts")(prompts.show)
 app.command("search")(searching.search)
 app.command("similar")(searching.similar)

@@ -177,7 +177,7 @@ def similar(
 ) -> None:
     """Find files like FILE, which need not be indexed; FILE itself is left out."""
     from retrieval.asking import USUAL
-    from retrieval.search import Searcher, Wanted
+    from retrieval.search import Wanted, examples_only
     from retrieval.store import Store
 
     kinds = tuple(Modality) if kind in (In.ALL, In.EACH) else _modalities(kind or In.ALL)
@@ -192,7 +192,7 @@ def similar(
         each=kind is In.EACH,
     )
     with Store(path) as store:
-        searcher = Searcher(store)
+        searcher = examples_only(store)
         wanted = searcher.wanted_like(file, wanted)
         asked = searcher.like(file)
         hits = _answer(searcher, asked, wanted, USUAL, sort, format, null, explain, explain_dir)

@@ -394,6 +394,21 @@ def _check_prompt(prompt: PromptSet | None, wanted: Wanted) -> None:
         )
 
 
+def examples_only(store: Store) -> Searcher:
+    """Answers queries by example, even if the model that made the vectors is not here.
+
+    Without it only files that are indexed can be examples, and relevances are unmeasured.
+
+    Raises:
+        IndexMissingError: If nothing has been indexed yet.
+    """
+    try:
+        return Searcher(store)
+    except ModelError:
+        space = store.spaces()[0]
+        return Searcher(store, Encoder(space.model, space.name, space.dim, {}))
+
+
 def usable_space(store: Store) -> tuple[ModelSpec, Space]:
     """Finds the oldest space of an index whose model is known here.
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, insert, literal, select, text
 
 from retrieval.store.records import Batch, ItemRecord, Relocation, Space
 from retrieval.store.schema import FACTS_VERSION, items, parts, vectors
-from retrieval.types import NO_FACTS, Facts, Place
+from retrieval.types import NO_FACTS, Facts, Fingerprint, Place
 
 T = TypeVar("T")
 MAX_VARIABLES = 10_000  # SQLite takes 32,766 values in one statement
@@ -105,24 +105,37 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
             )
     old = {}
     for group in _groups([record.path for record in records]):
-        for path, content_hash, item_id, count in connection.execute(
-            select(items.c.path, items.c.content_hash, items.c.id, func.count(parts.c.id))
+        for path, content_hash, item_id, size, mtime_ns, count in connection.execute(
+            select(
+                items.c.path,
+                items.c.content_hash,
+                items.c.id,
+                items.c.size,
+                items.c.mtime_ns,
+                func.count(parts.c.id),
+            )
             .join(parts, parts.c.item_id == items.c.id)
             .where(items.c.path.in_(group))
             .group_by(items.c.id)
         ):
-            old[path] = (content_hash, count, item_id)
+            old[path] = (content_hash, count, item_id, Fingerprint(size, mtime_ns))
     kept: list[ItemRecord] = []
     new: list[ItemRecord] = []
     for record in records:
-        content_hash, count, _ = old.get(record.path, (None, 0, 0))
-        same = content_hash == record.content_hash and count == len(record.places)
+        content_hash, count, _, fingerprint = old.get(record.path, (None, 0, 0, None))
+        # what came in without being read is what has its size and time
+        unread = content_hash == b"" and fingerprint == record.fingerprint
+        same = (unread or content_hash == record.content_hash) and count == len(record.places)
         (kept if same else new).append(record)
 
     # The same content in another space: the vectors of the other spaces stay.
     for record in kept:
         item_id = old[record.path][2]
         _set_file(connection, Relocation(item_id, record.path, record.fingerprint, record.facts))
+        if old[record.path][0] != record.content_hash:
+            connection.execute(
+                items.update().where(items.c.id == item_id).values(content_hash=record.content_hash)
+            )
         its_parts = select(parts.c.id).where(parts.c.item_id == item_id)
         connection.execute(
             vectors.delete().where(vectors.c.space_id == space.id, vectors.c.part_id.in_(its_parts))

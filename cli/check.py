@@ -38,9 +38,10 @@ def check(
         print(finding)
     if found.findings:
         raise typer.Exit(EXIT_FOUND)
+    whole = found.faults
     print(
-        f"all is well: {found.items} items, {found.vectors} vectors, {found.compared} of them "
-        f"compared in {found.files} derived file(s)"
+        f"all is well: {whole.all_items} items, {whole.all_vectors} vectors, "
+        f"{found.compared} of them compared in {found.files} derived file(s)"
     )
 
 

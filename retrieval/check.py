@@ -55,8 +55,6 @@ class Checked:
         findings: Empty if all is well.
         faults: What is broken in the file itself.
         bad: Spaces and modalities whose derived files are to be made anew.
-        items: How many the index has.
-        vectors: How many they have in all spaces.
         files: Derived files that were compared.
         compared: Vectors in them that were.
     """
@@ -64,8 +62,6 @@ class Checked:
     findings: tuple[Finding, ...]
     faults: Faults
     bad: frozenset[tuple[Space, Modality]]
-    items: int
-    vectors: int
     files: int
     compared: int
 
@@ -86,7 +82,6 @@ def check(
     with Store(path) as store:
         faults = store.faults()
         findings = _of_file(faults)
-        summary = store.summary()
         bad: set[tuple[Space, Modality]] = set()
         compared = done = 0
         kinds = [(space, modality) for space in store.spaces() for modality in Modality]
@@ -110,8 +105,6 @@ def check(
         tuple(findings),
         faults,
         frozenset(bad),
-        sum(summary.items.values()),
-        sum(summary.vectors.values()),
         total,
         compared,
     )

@@ -66,11 +66,13 @@ def leave(
         ExchangeError: If there is nothing to write, or something is in the way.
         StorageError: If the disk does not take it.
     """
-    wanted = _wanted(store, spaces)
-    counts = {space: _count(store, space) for space in wanted}
+    every_space = {space: _count(store, space) for space in _wanted(store, spaces)}
+    counts = {space: count for space, count in every_space.items() if count}
+    if not counts:
+        raise ExchangeError(f"{store.path} holds no vectors yet; run `anyseek index FOLDER`")
     names = {
         space: [out / (_name(space.name) + suffix) for suffix in _suffixes(format)]
-        for space in wanted
+        for space in counts
     }
     if out.exists() and not out.is_dir():
         raise ExchangeError(f"{out} is a file; name a folder")
@@ -121,8 +123,6 @@ def leave(
 
 def _wanted(store: Store, names: Sequence[str]) -> list[Space]:
     spaces = {space.name: space for space in store.spaces()}
-    if not spaces:
-        raise ExchangeError(f"{store.path} holds no vectors yet; run `anyseek index FOLDER`")
     for name in names:
         if name not in spaces:
             raise ExchangeError(f"the index has no space {name}; it has {', '.join(spaces)}")

@@ -41,7 +41,7 @@ def merge(a: Path, b: Path, out: Path | None, *, prefer: str | None = None) -> J
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
         copy(a, temporary)
-        joined = join(temporary, b, prefer=prefer)
+        joined = join(temporary, b, prefer=prefer, called=a)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(out)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ FIELDS = {  # what a row may say besides its path, in the order of a file
 }
 PLACE = tuple(field.name for field in fields(Place))
 FACTS = tuple(field.name for field in fields(Facts))
+place_of, facts_of = attrgetter(*PLACE), attrgetter(*FACTS)
 LOWEST = {"mtime_ns": -LARGEST, "start_s": -math.inf, "end_s": -math.inf, "lat": -90, "lon": -180}
 HIGHEST = {"lat": 90, "lon": 180}
 
@@ -98,11 +100,11 @@ def values_of(row: PartRow) -> dict[str, Any]:
     return {
         "modality": str(row.modality),
         "part": row.ordinal,
-        **dict(zip(PLACE, astuple(row.place), strict=True)),
+        **dict(zip(PLACE, place_of(row.place), strict=True)),
         "width": row.width,
         "height": row.height,
         "duration_s": row.duration_s,
-        **dict(zip(FACTS, astuple(row.facts), strict=True)),
+        **dict(zip(FACTS, facts_of(row.facts), strict=True)),
         "size": None if print_ is None else print_.size,
         "mtime_ns": None if print_ is None else print_.mtime_ns,
         "content_hash": None if row.content_hash is None else row.content_hash.hex(),
@@ -122,7 +124,10 @@ def row_of(values: Mapping[str, Any], path: bytes, where: str, *, kind: Modality
     Raises:
         ExchangeError: If a field is of another type or out of its range.
     """
-    checked = {name: _checked(name, values.get(name), where) for name in FIELDS}
+    checked: dict[str, Any] = dict.fromkeys(FIELDS)
+    for name, value in values.items():
+        if value is not None and name in FIELDS:
+            checked[name] = _checked(name, value, where)
     size, mtime_ns = checked["size"], checked["mtime_ns"]
     return PartRow(
         path=path,
@@ -141,7 +146,7 @@ def row_of(values: Mapping[str, Any], path: bytes, where: str, *, kind: Modality
 
 def _checked(name: str, value: Any, where: str) -> Any:
     kind = FIELDS[name]
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if isinstance(value, float) and math.isnan(value):
         return None  # pandas writes what it does not know as NaN
     if kind == TEXT:
         if isinstance(value, str) and _encodes(value):
@@ -182,7 +187,7 @@ def _modality(said: str | None, kind: Modality | None, path: bytes, where: str) 
             "`modality` says what it is"
         )
     if by_name not in (None, found):
-        raise ExchangeError(f"{where}: {os.fsdecode(path)!r} is called {found}, which it is not")
+        raise ExchangeError(f"{where}: {os.fsdecode(path)!r} is {by_name} by its name, not {found}")
     return found
 
 

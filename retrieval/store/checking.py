@@ -70,6 +70,8 @@ class Faults:
         concepts: Names of concepts whose vector cannot be one, with the ids of their spaces.
         first: A path for each of the kinds above that have one, by the attribute's name.
         vector_ids: Of all vectors that cannot stay.
+        all_items: How many items there are, broken or not.
+        all_vectors: How many vectors.
     """
 
     file: tuple[str, ...] = ()
@@ -85,6 +87,8 @@ class Faults:
     concepts: tuple[tuple[str, int], ...] = ()
     first: dict[str, bytes] | None = None
     vector_ids: tuple[int, ...] = ()
+    all_items: int = 0
+    all_vectors: int = 0
 
 
 def faults(rows: Rows) -> Faults:
@@ -130,6 +134,8 @@ def faults(rows: Rows) -> Faults:
         concepts=_concepts(rows),
         first=first,
         vector_ids=(*sizes, *numbers, *lengths, *others),
+        all_items=rows("SELECT count(*) FROM items", {})[0][0],
+        all_vectors=rows("SELECT count(*) FROM vectors", {})[0][0],
     )
 
 

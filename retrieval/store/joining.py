@@ -49,7 +49,9 @@ def copy(index: Path, to: Path) -> None:
         target.commit()
 
 
-def join(into: Path, other: Path, *, prefer: str | None = None) -> Joined:
+def join(
+    into: Path, other: Path, *, prefer: str | None = None, called: Path | None = None
+) -> Joined:
     """Takes the items and concepts of another index in: all of them, or nothing on an error.
 
     Items meet by path. Where both have one with the same content and parts, it stays, at the newer
@@ -61,13 +63,14 @@ def join(into: Path, other: Path, *, prefer: str | None = None) -> Joined:
         other: Another of today's schema, which is only read.
         prefer: Whose concepts win where both have one of a name: ``"A"`` for ``into``, ``"B"`` for
             ``other``.
+        called: What messages call ``into``, if it is a file that a person has not named.
 
     Raises:
         ExchangeError: If they have different spaces, or concepts of the same name and no one is
             preferred.
     """
     engine = open_engine(into, write=True)
-    with named_failures(into):
+    with named_failures(called or into):
         try:
             raw = engine.raw_connection()
             connection = raw.driver_connection
@@ -76,7 +79,7 @@ def join(into: Path, other: Path, *, prefer: str | None = None) -> Joined:
                 connection.execute("ATTACH ? AS other", (location(other, write=False),))
                 connection.execute("BEGIN IMMEDIATE")
                 try:
-                    _check_spaces(connection, into, other)
+                    _check_spaces(connection, called or into, other)
                     taken = _concepts(connection, prefer)
                     result = _items(connection, taken)
                     connection.execute("COMMIT")

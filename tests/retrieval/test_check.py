@@ -192,10 +192,10 @@ def files_of(index: Path) -> list[Path]:
     return sorted(folder_of(index).glob("*.faiss"))
 
 
-def flip(file: Path, at: int) -> None:
-    """Changes a byte of a file."""
+def flip(file: Path, at: int, bit: int = 0x40) -> None:
+    """Changes a bit of a file."""
     data = bytearray(file.read_bytes())
-    data[at] ^= 0x40
+    data[at] ^= bit
     file.write_bytes(data)
 
 
@@ -207,6 +207,8 @@ def flip(file: Path, at: int) -> None:
         (lambda file: file.write_bytes(file.read_bytes()[:-1]), "is truncated or of other content"),
         (lambda file: file.write_bytes(b"\0" * file.stat().st_size), "is truncated or of other"),
         (lambda file: flip(file, file.stat().st_size // 2), "holds other vectors than the index"),
+        (lambda file: flip(file, file.stat().st_size // 2, 1), "holds other vectors than the ind"),
+        (lambda file: flip(file, file.stat().st_size // 2 + 1, 1), "holds other vectors than the"),
         (lambda file: flip(file, file.stat().st_size - 80), "vector(s) of the index and holds"),
     ],
 )

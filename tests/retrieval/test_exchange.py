@@ -420,6 +420,18 @@ def test_lines_that_do_not_fit(tmp_path: Path, change: Any) -> None:
     assert content(tmp_path / "b") == {}
 
 
+def test_an_array_of_another_export(tmp_path: Path) -> None:
+    """As many rows of the same length are not enough: each line knows its vector."""
+    for seed, name in enumerate("ab"):
+        vectors = unit_rows(np.random.default_rng(seed), 4, DIM)
+        records = [make_record(b"/%d.jpg" % i, vectors[i : i + 1]) for i in range(4)]
+        filled(tmp_path / name, records)
+        (left,) = out_of(tmp_path / name, tmp_path / f"out{name}", format="npy")
+    (tmp_path / "outa" / left.files[0].name).write_bytes(left.files[0].read_bytes())
+    with pytest.raises(ExchangeError, match=r"jsonl row 0: is not of row 0 of .*\.npy; the two"):
+        into(tmp_path / "c", tmp_path / "outa")
+
+
 def test_a_flipped_bit_in_parquet(tmp_path: Path) -> None:
     """Pages have checksums: what the disk changed is not taken for a vector."""
     vectors = unit_rows(np.random.default_rng(0), 500, DIM)

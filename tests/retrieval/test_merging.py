@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import retrieval.exchange.merging as merging
@@ -110,6 +110,8 @@ def test_against_a_model(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     @settings(max_examples=12)
     @given(models, models)
+    @example({b"/a.jpg": Item(b"x", 1, 2, SPACES)}, {b"/a.jpg": Item(b"y", 1, 2, SPACES)})
+    @example({b"/a.jpg": Item(b"x", 1, 2, ("one",))}, {b"/a.jpg": Item(b"x", 1, 3, ("two",))})
     def same(a: Model, b: Model) -> None:
         folder = tmp_path_factory.mktemp("merge")
         make(folder / "a", a, "a")

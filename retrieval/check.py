@@ -1,8 +1,8 @@
 """Whether an index agrees with itself, and what is done where it does not.
 
 ``store.checking`` looks into the file; here its derived files are held against it. Vectors in a
-derived file are compared by a product with one random direction: a vector that differs has, but for
-one in many millions, another product, and the file is read as a search reads it.
+derived file are compared by a product with one random direction: a vector that differs by more than
+the last digit of a small number has another product. The file is read as a search reads it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from retrieval.types import Modality
 
 SAMPLE = 2_048  # vectors of a derived file that are compared unless all are asked for
 READ_ROWS = 8_192
-NEAR = 1e-5  # of products of unit vectors: ten times what the order of summation changes
+NEAR = 1e-6  # of products of unit vectors: ten times what the order of summation changes
 
 Progress = Callable[[int, int], None]
 

@@ -127,7 +127,7 @@ def test_out_and_in_again(
 ) -> None:
     """Whatever an index holds, another one holds it after export and import, to the bit."""
 
-    @settings(max_examples=20)
+    @settings(max_examples=10)
     @given(items())
     def same(records: list[ItemRecord]) -> None:
         folder = tmp_path_factory.mktemp("trip")

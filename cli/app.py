@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 
 from cli import (
+    check,
     classify,
     concept,
     duplicates,
     evaluate,
+    exchange,
     groups,
     learn,
     models,
@@ -40,6 +42,10 @@ app.command("groups")(groups.groups)
 app.add_typer(learn.app, name="learn")
 app.add_typer(models.app, name="models")
 app.command("evaluate")(evaluate.evaluate)
+app.command("check")(check.check)
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)
+app.command("merge")(exchange.merge)
 app.command("prompts")(prompts.show)
 app.command("search")(searching.search)
 app.command("similar")(searching.similar)

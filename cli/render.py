@@ -237,6 +237,26 @@ def progress() -> Iterator[Progress]:
         yield Progress(total, advance)
 
 
+@contextmanager
+def steps(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar for what is told as done and total on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    with Progress(
+        TextColumn(doing),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def report(done: Report, *, model: str | None = None, named: Collection[Skipped] = ()) -> None:
     """Writes the counts of a run, and names what failed.
 

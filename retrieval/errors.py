@@ -8,6 +8,7 @@
     │   └── ModelMissingError   its weights are not on this machine yet
     ├── EvaluationError         data to measure on that mean nothing
     ├── MediaError              one file that cannot be used; the indexer lists it and goes on
+    ├── ExchangeError           embeddings that cannot come in, go out or be joined as they are
     └── StoreError              the index as a whole
         ├── IndexMissingError   there is no index at that place yet
         ├── NotAnIndexError     the file there is not an anyseek index
@@ -42,6 +43,10 @@ class EvaluationError(AnyseekError):
 
 class MediaError(AnyseekError):
     """One file that cannot be used. The message is the reason, without the path."""
+
+
+class ExchangeError(AnyseekError):
+    """Embeddings that cannot come in, go out or be joined as they are; a row is named."""
 
 
 class StoreError(AnyseekError):

@@ -48,9 +48,9 @@ def example(store: Store, space: Space, encoder: Encoder, path: Path) -> Example
         raise QueryError(f"{path} is a folder; name a picture, a sound or a text")
     own = own_path(store, path)
     modality = media.modality_of(own)
-    if modality is None or modality not in encoder.towers:
+    vector = None if modality is None else stored(store, space, own)
+    if modality is None or (vector is None and modality not in encoder.towers):
         raise QueryError(f"{path} is no kind of file that this index can be searched with")
-    vector = stored(store, space, own)
     return Example(own, modality, embedded(encoder, modality, path) if vector is None else vector)
 
 

@@ -35,15 +35,8 @@ def open_engine(path: Path, *, write: bool) -> Engine:
     """
 
     def connect() -> sqlite3.Connection:
-        location = "file:" + quote_from_bytes(os.fsencode(path))
-        if write:
-            mode = "?mode=rwc"
-        elif os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():
-            mode = "?mode=ro"
-        else:
-            mode = "?mode=ro&immutable=1"  # read-only media: no lock or log file can be made
         connection = sqlite3.connect(
-            location + mode,
+            location(path, write=write),
             uri=True,
             timeout=BUSY_S,
             isolation_level=None,
@@ -73,6 +66,16 @@ def open_engine(path: Path, *, write: bool) -> Engine:
         )
 
     return engine
+
+
+def location(path: Path, *, write: bool) -> str:
+    """Writes the place of a database file as SQLite's own kind of address."""
+    file = "file:" + quote_from_bytes(os.fsencode(path))
+    if write:
+        return file + "?mode=rwc"
+    if os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():
+        return file + "?mode=ro"
+    return file + "?mode=ro&immutable=1"  # read-only media: no lock or log file can be made
 
 
 @contextmanager

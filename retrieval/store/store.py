@@ -16,7 +16,7 @@ from sqlalchemy.sql import Select
 
 from retrieval.errors import IndexMissingError, StorageError
 from retrieval.filters import Filters
-from retrieval.store import concepts, listing, selecting, tags
+from retrieval.store import checking, concepts, exchanging, listing, selecting, tags
 from retrieval.store.engine import named_failures, open_engine
 from retrieval.store.records import (
     Batch,
@@ -556,7 +556,43 @@ class Store:
             embedded={(row[0], Modality(row[1])): row[2] for row in embedded},
         )
 
+    def page(
+        self, space: Space, after: tuple[int, int], limit: int
+    ) -> tuple[list[exchanging.PartRow], NDArray[np.float16], tuple[int, int]]:
+        """Reads the next parts with their vectors, item by item; see ``exchanging.page``."""
+        return exchanging.page(self._run, space, after, limit)
+
+    def present(
+        self, paths: Sequence[bytes], space: Space | None
+    ) -> dict[bytes, exchanging.Present]:
+        """Looks up what the index has at some paths; see ``exchanging.present``."""
+        return exchanging.present(self._rows, paths, space)
+
+    def kind_ids(self, space: Space, modality: Kept, first: int, last: int) -> NDArray[np.int64]:
+        """Lists the ids of a space's and modality's vectors in a range, ascending."""
+        rows = self._rows(
+            select(vectors_table.c.id)
+            .where(_kind(vectors_table, space, modality), vectors_table.c.id.between(first, last))
+            .order_by(vectors_table.c.id)
+        )
+        return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+
+    def faults(self) -> checking.Faults:
+        """Looks for what is broken in the file itself; see ``checking.faults``."""
+        return checking.faults(self._run)
+
     # ---- writing -------------------------------------------------------------------------
+
+    def mend(self, found: checking.Faults) -> None:
+        """Commits the removal of what is broken; see ``checking.mend``."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            checking.mend(connection, found)
+
+    def unseal(self, space: Space, modality: Kept) -> None:
+        """Lets go of all derived files of a kind, so that they are made anew."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            for table in (seals, removed):
+                connection.execute(table.delete().where(_kind(table, space, modality)))
 
     def add_space(self, encoder: Encoder) -> Space:
         """Gives the row of an encoder's space, making it where the index does not have it."""

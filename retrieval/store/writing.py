@@ -21,7 +21,7 @@ from retrieval.store.schema import (
     spaces,
     vectors,
 )
-from retrieval.types import NO_FACTS, Facts, Modality, Place, Source, words_of
+from retrieval.types import NO_FACTS, Facts, Fingerprint, Modality, Place, Source, words_of
 
 T = TypeVar("T")
 GENERATION = text("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
@@ -159,18 +159,27 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
             )
     old = {}
     for group in _groups([record.path for record in records]):
-        for path, content_hash, item_id, count in connection.execute(
-            select(items.c.path, items.c.content_hash, items.c.id, func.count(parts.c.id))
+        for path, content_hash, item_id, size, mtime_ns, count in connection.execute(
+            select(
+                items.c.path,
+                items.c.content_hash,
+                items.c.id,
+                items.c.size,
+                items.c.mtime_ns,
+                func.count(parts.c.id),
+            )
             .join(parts, parts.c.item_id == items.c.id)
             .where(items.c.path.in_(group), parts.c.ordinal < WORDS_FROM)
             .group_by(items.c.id)
         ):
-            old[path] = (content_hash, count, item_id)
+            old[path] = (content_hash, count, item_id, Fingerprint(size, mtime_ns))
     kept: list[ItemRecord] = []
     new: list[ItemRecord] = []
     for record in records:
-        content_hash, count, _ = old.get(record.path, (None, 0, 0))
-        same = content_hash == record.content_hash and (
+        content_hash, count, _, fingerprint = old.get(record.path, (None, 0, 0, None))
+        # what came in without being read is what has its size and time
+        unread = content_hash == b"" and fingerprint == record.fingerprint
+        same = (unread or content_hash == record.content_hash) and (
             count == len(record.places) or _timed(record)
         )
         (kept if same else new).append(record)
@@ -181,6 +190,10 @@ def _put(connection: Connection, records: Sequence[ItemRecord], space: Space, no
         item_id = old[record.path][2]
         change = Relocation(item_id, record.path, record.fingerprint, record.facts, record.captions)
         _set_file(connection, change)
+        if old[record.path][0] != record.content_hash:
+            connection.execute(
+                items.update().where(items.c.id == item_id).values(content_hash=record.content_hash)
+            )
         its_parts = select(parts.c.id).where(
             parts.c.item_id == item_id, parts.c.ordinal < WORDS_FROM
         )

@@ -1,0 +1,1 @@
+"""Embeddings move in and out of an index, and indexes into each other."""

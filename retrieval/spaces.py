@@ -10,7 +10,7 @@ anything; the best relevance keeps both, and the first hits stay exact.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -197,6 +197,7 @@ class Spaces:
         """
         self.store = store
         self.remarks: list[str] = []  # of the last answer
+        self._carried: set[tuple[str, str]] = set()  # spaces, and examples that were lent to them
         if not store.spaces():
             no_space(store)
         self._routes: list[_Route] = []
@@ -244,6 +245,11 @@ class Spaces:
         """
         check_prompt(manner.prompt, wanted)
         self.remarks = []
+        for route in self._routes:
+            if not wanted.modalities or {*wanted.modalities} & {*route.modalities}:
+                for term in terms_of(query):
+                    if term.kind is Kind.FILE:
+                        self._carry(route, term)
         asked: list[tuple[_Route, Wanted]] = []
         refused: list[tuple[_Route, Wanted, str]] = []
         if len(self._routes) == 1:
@@ -256,7 +262,7 @@ class Spaces:
             )
             if kinds:
                 narrowed = replace(wanted, modalities=kinds)
-                reason = _refusal(route, query, manner)
+                reason = _refusal(route, query, manner, self._carried)
                 if reason is None:
                     asked.append((route, narrowed))
                 else:
@@ -278,6 +284,46 @@ class Spaces:
             any(answer.confident for answer in answers),
             any(answer.meant for answer in answers),
         )
+
+    def _carry(self, route: _Route, term: Term) -> None:
+        """Carries an example that a space has no tower for over words that it shares with another.
+
+        A picture so finds sounds, in an index with pictures in one space and sounds in another; see
+        ``retrieval.bridge``. Where there is no such space, the search says what is missing.
+        """
+        here = route.searcher.encoder
+        path = Path(term.value)
+        kind = _kind(path)
+        reads = route.held.reason is None and Modality.TEXT in here.towers
+        if kind is None or kind in here.towers or not reads or not path.exists():
+            return
+        if (route.held.space.name, term.value) in self._carried:
+            return
+        for one in held(self.store):
+            knows = {kind, Modality.TEXT} <= set(one.spec.modalities)
+            if one.reason is not None or not knows or one.space == route.held.space:
+                continue
+            from retrieval.bridge import Shore, crossing
+            from retrieval.examples import Example, own_path
+            from retrieval.vocabulary.nearest import mean_of
+
+            other = Searcher(self.store, spec=one.spec)
+            crossed = crossing(
+                other.vector_of(term),
+                Shore(
+                    one.space.name,
+                    other.encoder.towers[Modality.TEXT],
+                    mean_of(kind, self.store, one.space),
+                ),
+                Shore(route.held.space.name, here.towers[Modality.TEXT]),
+            )
+            # words stand for it there, and so it is judged as words are
+            lent = Example(own_path(self.store, path), Modality.TEXT, crossed.vector[None])
+            route.searcher.asker.lend(term.value, lent)
+            self._carried.add((route.held.space.name, term.value))
+            words = ", ".join(crossed.words)
+            self.remarks.append(f"{term.value} is looked for in {route.held.spec.name} as: {words}")
+            return
 
     def of(self, hit: Hit, manner: Manner) -> tuple[Searcher, Manner]:
         """Gives the searcher that found a hit, and how it was asked."""
@@ -307,7 +353,9 @@ def _merged(lists: Sequence[Sequence[Hit]], wanted: Wanted) -> tuple[Hit, ...]:
     )
 
 
-def _refusal(route: _Route, query: Query, manner: Manner) -> str | None:
+def _refusal(
+    route: _Route, query: Query, manner: Manner, carried: Collection[tuple[str, str]]
+) -> str | None:
     """Says why a space cannot be asked a query; ``None`` if it can."""
     towers = route.searcher.encoder.towers
     for term in terms_of(query):
@@ -317,7 +365,11 @@ def _refusal(route: _Route, query: Query, manner: Manner) -> str | None:
             return route.held.reason
         if term.kind is Kind.FILE:
             kind = _kind(Path(term.value))
-            if kind is not None and kind not in towers:
+            if (
+                kind is not None
+                and kind not in towers
+                and (route.held.space.name, term.value) not in carried
+            ):
                 return f"{route.held.spec.name} knows no {KINDS[kind]}, and {term.value} is one"
         if term.kind is not Kind.WORDS:
             try:

@@ -49,7 +49,7 @@ def files(tmp_path: Path) -> Path:
     seconds = np.arange(RATE_HZ) / RATE_HZ
     for name in COLOURS:
         paint(folder / f"{name}.png", **{name: 256})
-        write(folder / f"{name}.txt", f"something {name}")
+        write(folder / f"{name}.md", f"something {name}")
         soundfile.write(
             folder / f"{name}.wav", 0.5 * np.sin(2 * np.pi * pitch_hz(name) * seconds), RATE_HZ
         )
@@ -135,11 +135,11 @@ def test_spaces_side_by_side(run: Run, family: ColourFamily, files: Path) -> Non
     ]
     assert run_sql(files.parent / "i.db", "SELECT count(*) FROM items") == [(25,)]
     _, out, _ = run("search", "red", "-k", "3")
-    assert sorted(hits(out)) == ["red.png", "red.txt", "red.wav"]
+    assert sorted(hits(out)) == ["red.md", "red.png", "red.wav"]
     _, out, _ = run("search", "red", "--model", HEARD, "--in", "each", "-k", "1")
-    assert hits(out) == ["red.wav", "red.txt"]
+    assert hits(out) == ["red.wav", "red.md"]
     _, out, _ = run("similar", files / "red.wav", "--model", HEARD, "--in", "text", "-k", "1")
-    assert hits(out) == ["red.txt"]
+    assert hits(out) == ["red.md"]
     code, out, err = run("search", "red", "--model", "clip-b32")
     assert (code, out) == (1, [])
     assert err[0].endswith("add it with `anyseek index --model clip-b32 FOLDER`")
@@ -192,8 +192,8 @@ def test_status_and_pruning(
     assert (code, out) == (0, ["dropped colours of hf-hub:a/seen: 17 vectors"])
     assert not [line for line in run("status")[1] if "seen" in line or "image" in line]
     assert hits(run("search", "red", "-k", "2")[1]) in (
-        ["red.wav", "red.txt"],
-        ["red.txt", "red.wav"],
+        ["red.wav", "red.md"],
+        ["red.md", "red.wav"],
     )
     code, _, err = run("index", "--prune", HEARD, "--yes")
     assert code == 1

@@ -638,7 +638,7 @@ def test_memory_does_not_grow_with_the_number(tmp_path: Path) -> None:
         added, left, peak_mb = map(int, done.stdout.split())
         assert (added, left) == (count, count)
         peaks.append(peak_mb)
-    # 12 MB more are mapped, and SQLite's caches of pages, one for the way in and one for the way out,
+    # 12 MB more are mapped, and two of SQLite's caches of pages, one each for the way in and out,
     # end at 32 MB each; rows held as lists of Python's numbers would be 200 MB more
     assert peaks[1] < peaks[0] + 12 + 2 * 32 + 20
 

@@ -62,7 +62,7 @@ def files(tmp_path: Path) -> Path:
     seconds = np.arange(2 * RATE_HZ) / RATE_HZ
     for number, name in enumerate(COLOURS):
         paint(folder / f"{name}.png", **{name: 256 - number})
-        write(folder / f"{name}.txt", f"something {name}")
+        write(folder / f"{name}.md", f"something {name}")
         tone = 0.5 * np.sin(2 * np.pi * pitch_hz(name) * seconds)
         soundfile.write(folder / f"{name}.wav", tone, RATE_HZ)
     return folder
@@ -94,7 +94,7 @@ def test_modalities_find_their_space(store: Store, files: Path, family: ColourFa
     spaces = Spaces(store)
     answer = spaces.answer(parse(["red"]), Wanted(100))
     assert len(answer.hits) == 3 * len(COLOURS)
-    assert sorted(names(answer.hits[:3])) == ["red.png", "red.txt", "red.wav"]
+    assert sorted(names(answer.hits[:3])) == ["red.md", "red.png", "red.wav"]
     assert {hit.modality: hit.space for hit in answer.hits} == {
         IMAGE: "colours of hf-hub:a/seen",
         TEXT: "colours of hf-hub:a/seen",
@@ -104,7 +104,7 @@ def test_modalities_find_their_space(store: Store, files: Path, family: ColourFa
         (hit.relevance for hit in answer.hits), reverse=True
     )
     each = spaces.answer(parse(["red"]), Wanted(1, each=True))
-    assert names(each.hits) == ["red.png", "red.wav", "red.txt"]
+    assert names(each.hits) == ["red.png", "red.wav", "red.md"]
     sounds = spaces.answer(parse(["blue"]), Wanted(2, (AUDIO,)))
     assert names(sounds.hits)[0] == "blue.wav"
     assert spaces.remarks == []
@@ -144,21 +144,32 @@ def test_an_item_of_two_spaces_is_shown_once(
     assert [hit.relevance for hit in few] == sorted(best.values(), reverse=True)[:5]
 
 
-def test_examples_go_where_they_are_known(store: Store, files: Path, family: ColourFamily) -> None:
-    """A picture is not put to a space of sounds, which is said; a sound finds its own kind."""
+def test_examples_go_where_they_are_known(
+    store: Store,
+    files: Path,
+    family: ColourFamily,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A picture crosses to a space of sounds over words, which is said; a sound finds its kind."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     add(store, SEEN, files)
     add(store, HEARD, files)
     spaces = Spaces(store)
     answer = spaces.answer(spaces.like(files / "red.png"), Wanted(100))
-    assert {hit.modality for hit in answer.hits} == {IMAGE, TEXT}
+    assert {hit.modality for hit in answer.hits} == {IMAGE, AUDIO, TEXT}
     (remark,) = spaces.remarks
-    assert remark.startswith("sounds were not searched: clap:a/heard knows no pictures")
+    assert remark.startswith(f"{files}/red.png is looked for in clap:a/heard as: ")
+    assert "red" in remark.rpartition(": ")[2]
+    heard = [hit for hit in answer.hits if hit.modality is AUDIO]
+    assert heard[0].path.endswith(b"/red.wav")
+    assert {hit.space for hit in heard} == {"colours of a/heard"}
     wanted = spaces.wanted_like(files / "red.wav", Wanted(100))
     assert wanted.modalities == (AUDIO,)
     hits = spaces.answer(spaces.like(files / "red.wav"), wanted).hits
     assert sorted(names(hits)) == sorted(f"{name}.wav" for name in COLOURS if name != "red")
-    with pytest.raises(QueryError, match="is no kind of file that this index can"):
-        spaces.answer(spaces.like(files / "red.wav"), Wanted(1, (IMAGE,)))
+    (hit,) = spaces.answer(spaces.like(files / "red.wav"), Wanted(1, (IMAGE,))).hits
+    assert hit.path.endswith(b"/red.png")
     with pytest.raises(QueryError, match="there is no file at"):
         spaces.answer(spaces.like(files / "gone.png"), Wanted(1))
 

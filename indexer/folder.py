@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from stat import S_ISREG
 
-from retrieval import beside
-from retrieval.beside import NOTHING, Beside
-from retrieval.errors import MediaError
+from retrieval.beside import LIST_NAME, NOTHING, Beside, Neighbours
 from retrieval.media import modality_of
-from retrieval.types import Modality, Words
+from retrieval.types import Modality
 
 LEFT_OUT = frozenset((b"@eaDir", b"node_modules", b"__pycache__"))  # and all that is hidden
 
@@ -56,6 +52,7 @@ class Folder:
                 except OSError:
                     continue
                 (self._folders if is_folder else self._files).append(name)
+        self._neighbours = Neighbours(path, self._files)
 
     def entries(self) -> Iterator[Entry]:
         """Gives what counts, in the order of the full paths that it leads to.
@@ -71,9 +68,9 @@ class Folder:
             for name, one in found.items()
             if self._full(name) not in captions
         ]
-        if self._list_failure is not None and set(media.values()) & {*_DESCRIBED}:
-            name = beside.LIST_NAME
-            entries.append((name, Entry(self._full(name), failure=self._list_failure)))
+        failure = self._neighbours.list_failure
+        if failure is not None and set(media.values()) & {*_DESCRIBED}:
+            entries.append((LIST_NAME, Entry(self._full(LIST_NAME), failure=failure)))
         entries.sort(key=lambda entry: entry[0])
         return iter([entry for _, entry in entries])
 
@@ -81,48 +78,10 @@ class Folder:
         """Gives what stands beside one of its pictures or sounds."""
         if modality not in _DESCRIBED:
             return NOTHING
-        return beside.beside(self._path, name, self._captions, self._listed)
+        return self._neighbours.of(name)
 
     def _full(self, name: bytes) -> bytes:
         return os.path.join(self._path, name)  # noqa: PTH118 (bytes)
-
-    @functools.cached_property
-    def _captions(self) -> Mapping[bytes, tuple[int, int]]:
-        """Files that may describe others, with size and time; only those with a likely name."""
-        possible = [name for name in self._files if name.endswith(beside.SUFFIXES)]
-        if not possible:
-            return {}
-        described = set(self._files)
-        stems = {os.path.splitext(name)[0] for name in described}  # noqa: PTH122 (bytes)
-        found = {}
-        for name in possible:
-            stem = os.path.splitext(name)[0]  # noqa: PTH122 (bytes)
-            if stem not in described and stem not in stems:
-                continue
-            try:
-                stat = os.stat(self._full(name))  # noqa: PTH116 (bytes)
-            except OSError:
-                continue
-            if S_ISREG(stat.st_mode):
-                found[name] = (stat.st_size, stat.st_mtime_ns)
-        return found
-
-    @functools.cached_property
-    def _list(self) -> tuple[Mapping[bytes, Words], str | None]:
-        if beside.LIST_NAME not in self._files:
-            return {}, None
-        try:
-            return beside.read_list(self._full(beside.LIST_NAME)), None
-        except MediaError as error:
-            return {}, str(error)
-
-    @property
-    def _listed(self) -> Mapping[bytes, Words]:
-        return self._list[0]
-
-    @property
-    def _list_failure(self) -> str | None:
-        return self._list[1]
 
 
 _DESCRIBED = (Modality.IMAGE, Modality.AUDIO)

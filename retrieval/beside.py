@@ -8,11 +8,13 @@ in the same folder, and by its row of the folder's ``items.tsv``. A list has a h
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from stat import S_ISREG
 
 from retrieval.documents import decoded
 from retrieval.errors import MediaError
@@ -141,29 +143,70 @@ class Beside:
 NOTHING = Beside()
 
 
-def beside(
-    folder: bytes,
-    name: bytes,
-    captions: Mapping[bytes, tuple[int, int]],
-    listed: Mapping[bytes, Words],
-) -> Beside:
-    """Gathers what stands beside a file.
+class Neighbours:
+    """The files of one folder, and which of them describe others."""
 
-    Args:
-        folder: Its folder.
-        name: Its name there.
-        captions: Files of the folder that may be sidecars, with size and time in nanoseconds.
-        listed: Of the folder's list.
-    """
-    names = [one for one in sidecars(name, captions.keys()) if is_caption(one, captions[one][0])]
-    row = listed.get(name)
-    if not names and row is None:
-        return NOTHING
-    digest = hashlib.blake2b(digest_size=16)
-    for one in names:
-        size, mtime_ns = captions[one]
-        digest.update(b"%d:%s%d:%d;" % (len(one), one, size, mtime_ns))
-    if row is not None:
-        digest.update(b"=" + row.text.encode("utf-8", "surrogateescape"))
-    paths = tuple(os.path.join(folder, one) for one in names)  # noqa: PTH118 (bytes)
-    return Beside(paths, row, digest.digest())
+    def __init__(self, folder: bytes, names: Collection[bytes]) -> None:
+        """Takes a folder as it was listed.
+
+        Args:
+            folder: Its path.
+            names: Of its files; hidden ones need not be among them.
+        """
+        self._folder = folder
+        self._names = names
+
+    def of(self, name: bytes) -> Beside:
+        """Gathers what stands beside a picture or a sound of the folder."""
+        captions = self._captions
+        names = [
+            one for one in sidecars(name, captions.keys()) if is_caption(one, captions[one][0])
+        ]
+        row = self._list[0].get(name)
+        if not names and row is None:
+            return NOTHING
+        digest = hashlib.blake2b(digest_size=16)
+        for one in names:
+            size, mtime_ns = captions[one]
+            digest.update(b"%d:%s%d:%d;" % (len(one), one, size, mtime_ns))
+        if row is not None:
+            digest.update(b"=" + row.text.encode("utf-8", "surrogateescape"))
+        return Beside(tuple(self._full(one) for one in names), row, digest.digest())
+
+    @property
+    def list_failure(self) -> str | None:
+        """Why the folder's list cannot be read, if there is one and it cannot."""
+        return self._list[1]
+
+    def _full(self, name: bytes) -> bytes:
+        return os.path.join(self._folder, name)  # noqa: PTH118 (bytes)
+
+    @functools.cached_property
+    def _captions(self) -> Mapping[bytes, tuple[int, int]]:
+        """Files that may describe others, with size and time; only those with a likely name."""
+        possible = [name for name in self._names if name.endswith(SUFFIXES)]
+        if not possible:
+            return {}
+        described = set(self._names)
+        stems = {os.path.splitext(name)[0] for name in described}  # noqa: PTH122 (bytes)
+        found = {}
+        for name in possible:
+            stem = os.path.splitext(name)[0]  # noqa: PTH122 (bytes)
+            if stem not in described and stem not in stems:
+                continue
+            try:
+                stat = os.stat(self._full(name))  # noqa: PTH116 (bytes)
+            except OSError:
+                continue
+            if S_ISREG(stat.st_mode):
+                found[name] = (stat.st_size, stat.st_mtime_ns)
+        return found
+
+    @functools.cached_property
+    def _list(self) -> tuple[Mapping[bytes, Words], str | None]:
+        if LIST_NAME not in self._names:
+            return {}, None
+        try:
+            return read_list(self._full(LIST_NAME)), None
+        except MediaError as error:
+            return {}, str(error)

@@ -114,43 +114,50 @@ def test_any_list_is_read_or_refused(data: bytes) -> None:
         assert all(b"/" not in name and words.text for name, words in found.items())
 
 
-def test_the_digest_follows_every_change() -> None:
+def beside_a(folder: Path, *, listed: str | None = None, **files: tuple[str, int]) -> beside.Beside:
+    """Gives what stands beside ``a.jpg`` in a folder with some files, each of a text and a time."""
+    for path in folder.iterdir():
+        path.unlink()
+    for name, (text, mtime_ns) in files.items():
+        path = folder / name.replace("_", ".")
+        path.write_text(text)
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+    if listed is not None:
+        (folder / "items.tsv").write_text(f"file\ttitle\na.jpg\t{listed}\n")
+    names = [os.fsencode(path.name) for path in folder.iterdir()]
+    return beside.Neighbours(os.fsencode(folder), [*names, b"a.jpg"]).of(b"a.jpg")
+
+
+def test_the_digest_follows_every_change(tmp_path: Path) -> None:
     """Another size, time, name or row gives another one; nothing gives none."""
-    listed = {b"a.jpg": Words(Source.MANIFEST, "red")}
     digests = [
-        beside.beside(b"/f", b"a.jpg", captions, rows).digest
-        for captions, rows in (
-            ({}, {}),
-            ({b"a.txt": (3, 5)}, {}),
-            ({b"a.txt": (3, 6)}, {}),
-            ({b"a.txt": (4, 5)}, {}),
-            ({b"a.jpg.txt": (3, 5)}, {}),
-            ({b"a.txt": (3, 5)}, listed),
-            ({}, listed),
-            ({}, {b"a.jpg": Words(Source.MANIFEST, "blue")}),
-        )
+        beside_a(tmp_path).digest,
+        beside_a(tmp_path, a_txt=("red", 5)).digest,
+        beside_a(tmp_path, a_txt=("red", 6)).digest,
+        beside_a(tmp_path, a_txt=("blue", 5)).digest,
+        beside_a(tmp_path, a_jpg_txt=("red", 5)).digest,
+        beside_a(tmp_path, a_txt=("red", 5), listed="red").digest,
+        beside_a(tmp_path, listed="red").digest,
+        beside_a(tmp_path, listed="blue").digest,
     ]
     assert len(set(digests)) == len(digests)
     assert digests[0] == b""
-    again = beside.beside(b"/f", b"a.jpg", {b"a.txt": (3, 5), b"z.txt": (1, 1)}, {})
+    again = beside_a(tmp_path, a_txt=("red", 5), z_txt=("x", 1))
     assert again.digest == digests[1]
-    assert again.paths == (b"/f/a.txt",)
+    assert again.paths == (os.fsencode(tmp_path / "a.txt"),)
 
 
-def test_a_long_text_is_no_caption() -> None:
+def test_a_long_text_is_no_caption(tmp_path: Path) -> None:
     """It stays a text of its own."""
-    assert beside.beside(b"/f", b"a.jpg", {b"a.txt": (2_001, 5)}, {}) == beside.NOTHING
-    assert beside.beside(b"/f", b"a.jpg", {b"a.xmp": (2_001, 5)}, {}).paths == (b"/f/a.xmp",)
+    assert beside_a(tmp_path, a_txt=("x" * 2_001, 5)) == beside.NOTHING
+    assert beside_a(tmp_path, a_xmp=("x" * 2_001, 5)).paths == (os.fsencode(tmp_path / "a.xmp"),)
 
 
 def test_gathers_what_can_be_read(tmp_path: Path) -> None:
     """The row first, then the sidecars; one that cannot be read counts as none."""
-    (tmp_path / "a.txt").write_text("boats")
-    (tmp_path / "a.jpg.txt").write_bytes(b"\0")
-    there = {b"a.txt": (5, 1), b"a.jpg.txt": (1, 1)}
-    listed = {b"a.jpg": Words(Source.MANIFEST, "red")}
-    found = beside.beside(os.fsencode(tmp_path), b"a.jpg", there, listed)
-    assert list(found.words()) == [listed[b"a.jpg"], Words(Source.SIDECAR, "boats")]
+    found = beside_a(tmp_path, a_txt=("boats", 1), a_jpg_txt=("\0", 1), listed="red")
+    expected = [Words(Source.MANIFEST, "red"), Words(Source.SIDECAR, "boats")]
+    assert list(found.words()) == expected
 
 
 def picture(path: Path, **how: Any) -> Image.Image:

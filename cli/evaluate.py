@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import prompts
-from cli.options import IndexOption, index_path
+from cli.options import Fusing, IndexOption, fuse_from, index_path
 from retrieval.errors import EvaluationError
 from retrieval.prompts import AUTO
 
 if TYPE_CHECKING:
     from retrieval.evaluation.index_recall import IndexRecall
+    from retrieval.fusion import Fuse
 
 
 class Layout(StrEnum):
@@ -61,6 +62,14 @@ def evaluate(
         ),
     ] = None,
     prompt_file: prompts.FileOption = None,
+    fuse: Annotated[
+        list[Fusing] | None,
+        typer.Option(
+            "--fuse",
+            help="Count words that belong to the files so, as in a search; may be repeated.",
+            show_default="files alone",
+        ),
+    ] = None,
     k: Annotated[
         list[int] | None,
         typer.Option(
@@ -145,7 +154,13 @@ def evaluate(
     names = list(dict.fromkeys(prompt or [AUTO]))
     sets = {name: prompts.asked(name, (), prompt_file) for name in names}
     specs = {spec.name: spec for spec in map(find, model or [None])}  # type: ignore[list-item]
-    ways = [Way(spec, name, sets[name]) for spec in specs.values() for name in names]
+    fuses: list[Fuse | None] = [fuse_from(way, None) for way in dict.fromkeys(fuse or ())]
+    ways = [
+        Way(spec, name, sets[name], one)
+        for spec in specs.values()
+        for name in names
+        for one in fuses or [None]
+    ]
     found_tasks = read(data, files=files, split=split, skip_missing=skip_missing)
     with _progress() as report:
         results, remarks = run(

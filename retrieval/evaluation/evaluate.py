@@ -18,8 +18,9 @@ from retrieval.evaluation.runs import Classes, Confidence, Miss, Result, Run, Wa
 from retrieval.evaluation.significance import Interval
 from retrieval.evaluation.task_files import NAMED, shown
 from retrieval.evaluation.tasks import Labelled, Task, Thing
+from retrieval.fusion import SOURCES, fused
 from retrieval.models import ModelSpec
-from retrieval.types import Modality, Vectors
+from retrieval.types import Modality, Source, Vectors
 
 BLOCK = 128  # queries compared at a time: 250 MB over 100,000 items
 WORST = 12  # misses that are kept of every run
@@ -107,12 +108,17 @@ def _measured(
         raise EvaluationError(
             f"{task.name}: there are only {count} to find, fewer than any --k; give a smaller one"
         )
-    if isinstance(task, Labelled):
+    if isinstance(task, Labelled):  # by what is in the files alone
+        plain = [replace(way, fuse=None) for way in ways]
+        ways = list({(way.model.name, way.prompt): way for way in plain}.values())
         runs = [_told(task, way, features[way.model.name], fitting_ks) for way in ways]
         groups = np.arange(len(task.items))
         return Result(task.name, len(task.items), count, _compared(runs, groups))
     if not _in_words(task):  # then one way to put words is as good as another
-        ways = [replace(way, prompt="") for way in {way.model.name: way for way in ways}.values()]
+        ways = [
+            replace(way, prompt="", fuse=None)
+            for way in {way.model.name: way for way in ways}.values()
+        ]
     runs = [_searched(task, way, features[way.model.name], fitting_ks) for way in ways]
     return Result(task.name, len(task.queries), count, _compared(runs, task.groups))
 
@@ -151,7 +157,7 @@ def _searched(task: Task, way: Way, features: Features, ks: Sequence[int]) -> Ru
     steps = [k for k in CURVE if k <= len(task.items)]
     return Run(
         way.model.name,
-        way.prompt,
+        way.label,
         values,
         _figures(values, task.groups),
         curve=tuple((k, float(metrics.hit_rate(placed, k).mean())) for k in steps),
@@ -183,6 +189,7 @@ def _scored(task: Task, way: Way, features: Features) -> Iterator[Scored]:
         for kind, own in columns.items()
     }
     asked = {kind: features.asked(task.queries, kind, way.templates) for kind in columns}
+    beside = None if way.fuse is None else _Beside(task, way, features)
     for start in range(0, len(task.queries), BLOCK):
         size = min(BLOCK, len(task.queries) - start)
         cosines = np.empty((size, len(kinds)), np.float32)
@@ -192,7 +199,47 @@ def _scored(task: Task, way: Way, features: Features) -> Iterator[Scored]:
             sources = [one.modality for one in task.queries[start : start + size]]
             best, certain = _compare(block, sources, galleries[kind], kind, way.model)
             cosines[:, own], logits[:, own] = best, certain
-        yield start, cosines if len(columns) == 1 else logits, logits
+        if beside is not None:
+            logits = beside.fused(start, logits)
+        alone = len(columns) == 1 and beside is None
+        yield start, cosines if alone else logits, logits
+
+
+class _Beside:
+    """The words that belong to the items of a task, and how they answer its queries."""
+
+    def __init__(self, task: Task, way: Way, features: Features) -> None:
+        assert way.fuse is not None
+        self._fuse = way.fuse
+        self._model = way.model
+        self._sources = [one.modality for one in task.queries]
+        flat = [
+            (at, source, row)
+            for at, said in enumerate(features.beside(task.items))
+            for source, row in said
+        ]
+        self._item = np.array([at for at, _, _ in flat], np.int64)
+        self._source = np.array([SOURCES.index(source) for _, source, _ in flat], np.int64)
+        self._count = len(task.items)
+        self._rows = np.stack([row for _, _, row in flat]) if flat else None
+        self._asked = features.asked(task.queries, Modality.TEXT, way.templates)
+
+    def fused(self, start: int, content: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Joins the logits of a block's items ``(block, items)`` with those of their words."""
+        if self._rows is None:
+            return content
+        size = len(content)
+        block = slice(start, start + size)
+        each = Gallery(self._rows, np.arange(len(self._rows)))
+        _, said = _compare(
+            self._asked[block], self._sources[block], each, Modality.TEXT, self._model
+        )
+        table = np.full((size, self._count, len(SOURCES)), -np.inf)
+        for column, (item, source) in enumerate(zip(self._item, self._source, strict=True)):
+            table[:, item, source] = np.maximum(table[:, item, source], said[:, column])
+        table[:, :, SOURCES.index(Source.CONTENT)] = content
+        table[np.isneginf(table)] = np.nan
+        return fused(table.reshape(-1, len(SOURCES)), self._fuse).reshape(content.shape)
 
 
 def _compare(

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from retrieval import media, sounds
+from retrieval.beside import Neighbours
 from retrieval.errors import MediaError
 from retrieval.evaluation.feature_cache import FeatureCache
 from retrieval.evaluation.tasks import Thing
 from retrieval.phrasing import Phrased
 from retrieval.prompts import PromptSet, fitting
-from retrieval.types import Encoder, Modality, Vectors
+from retrieval.types import Encoder, Modality, Source, Vectors, Words, words_of
 
 Report = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -91,6 +92,28 @@ class Features:
         rows = [self._rows(thing) for thing in items]
         sizes = np.array([len(one) for one in rows])
         return Gallery(np.concatenate(rows), np.cumsum(sizes) - sizes)
+
+    def beside(self, items: Sequence[Thing]) -> list[list[tuple[Source, Vectors]]]:
+        """Gives the words that belong to every item: where each stands, and its vector ``(dim,)``.
+
+        They are found as the indexer finds them, in files of the same name, in the folder's list,
+        and in the file itself.
+        """
+        folders: dict[Path, Neighbours] = {}
+        found: list[list[tuple[Source, Vectors]]] = []
+        for thing in items:
+            words: list[Words] = []
+            if thing.path is not None and words_of(thing.modality) is not None:
+                folder = thing.path.parent
+                if folder not in folders:
+                    names = [os.fsencode(path.name) for path in folder.iterdir()]
+                    folders[folder] = Neighbours(os.fsencode(folder), names)
+                words = list(folders[folder].of(os.fsencode(thing.path.name)).words())
+                own = media.inscribed_words(media.read(thing.path).data, os.fsencode(thing.path))
+                words += [] if own is None else [own]
+            self._embed_words([one.text for one in words])
+            found.append([(one.source, self._words[one.text][0]) for one in words])
+        return found
 
     def asked(
         self, queries: Sequence[Thing], target: Modality, prompt: PromptSet | None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from retrieval.evaluation.metrics import Bin, ByClass, Floats, Ints
 from retrieval.evaluation.significance import Interval
 from retrieval.evaluation.tasks import Thing
+from retrieval.fusion import Fuse
 from retrieval.models import ModelSpec
 from retrieval.prompts import PromptSet
 
@@ -20,11 +21,18 @@ class Way:
         model: Its row.
         prompt: Name of the prompt set; empty where nothing is asked in words.
         templates: The set; ``None`` for the choice by the query.
+        fuse: How words that belong to the items count; ``None`` looks at the items alone.
     """
 
     model: ModelSpec
     prompt: str
     templates: PromptSet | None = None
+    fuse: Fuse | None = None
+
+    @property
+    def label(self) -> str:
+        """What a table calls how words are put and counted."""
+        return self.prompt if self.fuse is None else f"{self.prompt} {self.fuse.way}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,7 @@ class Run:
 
     Attributes:
         model: Its name.
-        prompt: Name of the prompt set, or empty.
+        prompt: Name of the prompt set, or empty, and of the way of fusing, if there is one.
         values: Per query, ``(queries,)``: what runs are compared by.
         figures: Their means, and figures that are no mean, with intervals.
         p: For each of ``values``, the corrected p-value of the difference from the best run;

@@ -17,6 +17,7 @@ from retrieval.evaluation import evaluate as module
 from retrieval.evaluation.evaluate import evaluate
 from retrieval.evaluation.runs import Result, Way
 from retrieval.evaluation.tasks import read
+from retrieval.fusion import Fuse, Fusion
 from retrieval.models import ModelSpec
 from retrieval.prompts import PromptSet
 from retrieval.types import Encoder, Modality
@@ -221,6 +222,22 @@ def test_several_kinds_are_ranked_by_relevance(tmp_path: Path) -> None:
     (result,) = measured(tmp_path, [Way(shy, "auto"), Way(bold, "auto")], [1, 2]).values()
     assert result.task == "text to image and text"
     assert [run.values["ndcg@1"].tolist() for run in result.runs] == [[1.0], [0.5]]
+
+
+def test_words_beside_the_files_can_count(tmp_path: Path) -> None:
+    """A red picture with "blue cyan" beside it answers that by its words alone."""
+    for name, colour in (("a", "white"), ("green", "green"), ("z", "red")):
+        painted(tmp_path / f"{name}.png", colour)
+    (tmp_path / "z.txt").write_text("blue cyan", "utf-8")
+    (tmp_path / "queries.tsv").write_text("blue cyan\tz.png\ngreen\tgreen.png\n", "utf-8")
+    spec = spec_of(colour_encoder())
+    ways = [Way(spec, "auto"), *(Way(spec, "auto", None, Fuse(way)) for way in Fusion)]
+    (result,) = measured(tmp_path, ways, [1]).values()
+    hits = {run.prompt: run.values["hit@1"].tolist() for run in result.runs}
+    assert hits.pop("auto") == hits.pop("auto content") == [0, 1]
+    assert hits["auto max"][1] == 1
+    assert all(found[0] == 1 for found in hits.values())
+    assert set(hits) == {f"auto {way}" for way in Fusion if way is not Fusion.CONTENT}
 
 
 def test_classes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from retrieval import sense
 from retrieval.calibrate import CONFIDENT, Calibration
 from retrieval.errors import ModelError
 from retrieval.sense import Sense
-from retrieval.towers import bundled
+from retrieval.towers import adapted, bundled
 from retrieval.types import Encoder, Modality
 
 
@@ -63,6 +63,8 @@ def model(name: str | None = None) -> ModelSpec:
             return spec
     assert name is not None
     folder = Path(name).expanduser()
+    if adapted.is_adapter(folder):
+        return _adapter(folder.resolve())
     if folder.is_dir():
         return _towers(folder.resolve())
     names = ", ".join(spec.name for spec in models())
@@ -84,4 +86,22 @@ def _towers(folder: Path) -> ModelSpec:
         confident=card.confident,
         sense=functools.partial(sense.read, folder / "sense.npz"),
         load=functools.partial(bundled.load, folder),
+    )
+
+
+def _adapter(folder: Path) -> ModelSpec:
+    """Makes the row of an adapter over another model."""
+    card, described = adapted.card(folder), adapted.describe(folder)
+    return ModelSpec(
+        name=card.name,
+        space=described.space,
+        dim=described.dim,
+        modalities=described.modalities,
+        size_bytes=described.size_bytes,
+        licence=described.licence,
+        here=True,
+        calibrations=card.calibrations,
+        confident=card.confident,
+        sense=functools.partial(sense.read, folder / "sense.npz"),
+        load=functools.partial(adapted.load, folder),
     )

@@ -22,6 +22,11 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     _replace(path, write)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes, in the same way."""
+    _replace(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text, in the same way."""
     _replace(path, lambda file: file.write(text.encode()))

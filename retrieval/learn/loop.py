@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from retrieval.learn.features import Report
 Model = TypeVar("Model", bound=nn.Module)
 
 WARM_STEPS = 30  # until the rate is full
+SAVE_EVERY_S = 5.0
+"""Between two checkpoints: so much work is lost by a kill, while small epochs are not all disk."""
 FLOOR = 0.02  # share of the rate at the end of the cosine, which falls from 1
 
 
@@ -50,7 +53,7 @@ class Watch:
     Attributes:
         score: Says how good averaged weights are on data that is not trained on; higher is better.
         patience: Epochs without a better score until training ends.
-        checkpoint: File that is written after every epoch and taken up again, if it is of the same
+        checkpoint: File that is written between epochs and taken up again, if it is of the same
             ``key``; ``None`` keeps nothing.
         key: Whatever the outcome depends on, in a few characters.
     """
@@ -137,7 +140,8 @@ def run(
             state.course.scores.append(watch.score(average.eval()))
             if state.course.scores[-1] > state.course.scores[state.course.best]:
                 state.keep_best()
-            state.save(watch)
+            if state.epoch == pace.epochs or state.is_over(watch) or state.is_due():
+                state.save(watch)
             told = f"loss {state.course.losses[-1]:.3f}, score {state.course.scores[-1]:.3f}"
             report(f"{stage}, epoch {state.epoch}: {told}", step, steps)
     if watch is not None:
@@ -164,9 +168,13 @@ class _State:
         self.course = Course()
         self.epoch = 0
         self._best: list[Tensor] = []
+        self._saved_s = time.monotonic()
 
     def is_over(self, watch: Watch | None) -> bool:
         return watch is not None and self.epoch - self.course.best >= watch.patience
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved_s >= SAVE_EVERY_S
 
     def keep_best(self) -> None:
         self.course.best = self.epoch
@@ -191,6 +199,7 @@ class _State:
         for name, tensors in self._tensors().items():
             arrays |= {f"{name}{n}": one.detach().numpy() for n, one in enumerate(tensors)}
         write_arrays(watch.checkpoint, arrays)
+        self._saved_s = time.monotonic()
 
     def restore(self, watch: Watch) -> bool:
         """Takes up a checkpoint; ``False`` if there is none of this training."""

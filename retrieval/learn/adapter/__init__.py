@@ -1,0 +1,12 @@
+"""Light parts over the frozen towers of any model: ``anyseek learn adapter``.
+
+The modules, in the order in which data flows:
+
+``material``  what is learned from: captioned files, or folders that are classes
+``kept``      vectors of files and texts by the base model, computed once
+``measures``  places of right answers, recall
+``heads``     linear and MLP heads that start as the identity (torch)
+``keys``      the cache of Tip-Adapter, and its fold into the query's side (numpy)
+``fitting``   relevance on the validation split
+``adapter``   all of it in one call
+"""

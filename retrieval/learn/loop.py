@@ -98,7 +98,7 @@ def run(
         count: Rows there are to train on.
         loss: Gives the loss of some rows, numbered from 0 and ascending.
         pace: How long.
-        report: Told after each step, and with a score after each epoch that is watched.
+        report: Told after each step; of what is watched, after each epoch, with loss and score.
         stage: What the report calls this.
         watch: Ends early and keeps the best epoch's weights, the start included; without it, the
             last ones are kept.
@@ -133,7 +133,8 @@ def run(
                 keep = min(pace.average, (1 + step) / (10 + step))
                 for kept, live in zip(average.parameters(), model.parameters(), strict=True):
                     kept.lerp_(live, 1 - keep)
-            report(stage, step, steps)
+            if watch is None:
+                report(stage, step, steps)
         state.epoch += 1
         state.course.losses.append(total / (count // batch))
         if watch is not None:

@@ -13,4 +13,5 @@ Nothing here is needed to index or to search. The modules, in the order in which
 ``export``      ONNX, npz and TOML files that the runtime loads
 ``calibration`` cosines into the probability of a match
 ``bundled``     all of it in one call
+``adapter``     light parts over the frozen towers of any model, by the same loop
 """

@@ -200,7 +200,8 @@ def adapter(
     try:
         import torch
 
-        from retrieval.learn.adapter.adapter import Request, learn
+        from retrieval.learn.adapter.adapter import learn
+        from retrieval.learn.adapter.request import Request
     except ImportError as error:
         raise ModelError(f"{error.name} is missing: pip install 'anyseek[train]'") from error
 

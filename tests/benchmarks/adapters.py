@@ -44,18 +44,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.learn.adapter import heads, keys, measures
-from retrieval.learn.adapter.adapter import (
-    Data,
-    Heads,
-    Request,
-    class_cache,
-    embedded,
-    learn,
-    learn_heads,
-)
+from retrieval.learn.adapter.adapter import learn
+from retrieval.learn.adapter.data import Data
 from retrieval.learn.adapter.kept import Kept, digest
 from retrieval.learn.adapter.material import Material, Thing, groups_of, read_captioned
 from retrieval.learn.adapter.measures import Pairs
+from retrieval.learn.adapter.methods import Heads, class_cache, embedded, learn_heads
+from retrieval.learn.adapter.request import Request
 from retrieval.models import model
 from retrieval.phrasing import phrase
 from retrieval.prompts import choose

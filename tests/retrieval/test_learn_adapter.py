@@ -28,7 +28,7 @@ torch = pytest.importorskip("torch")
 
 from retrieval.learn import loop  # noqa: E402
 from retrieval.learn.adapter import heads, keys, measures  # noqa: E402
-from retrieval.learn.adapter.adapter import Request, learn  # noqa: E402
+from retrieval.learn.adapter.adapter import learn  # noqa: E402
 from retrieval.learn.adapter.fitting import fitted  # noqa: E402
 from retrieval.learn.adapter.kept import Kept, digest  # noqa: E402
 from retrieval.learn.adapter.material import (  # noqa: E402
@@ -38,6 +38,8 @@ from retrieval.learn.adapter.material import (  # noqa: E402
     read_classes,
 )
 from retrieval.learn.adapter.measures import Pairs  # noqa: E402
+from retrieval.learn.adapter.methods import loss_of  # noqa: E402
+from retrieval.learn.adapter.request import Request  # noqa: E402
 from retrieval.learn.losses import group_nce, info_nce  # noqa: E402
 
 NAMES = list(COLOURS)
@@ -235,6 +237,16 @@ def test_cache_is_tuned_to_what_tells_the_classes_apart() -> None:
     assert keys.accuracy(cache.logits(items[15:], *single), classes[15:]) == 100
     assert fold[0] > 0
     assert keys.tune(cache, items[:0], classes[:0]) == (keys.USUAL, keys.FOLD_USUAL)
+
+
+def test_loss_and_its_error_by_hand() -> None:
+    """Two items with two texts each: one loses both, the other gains one."""
+    before = np.array([True, True, False, True])
+    after = np.array([False, False, True, True])
+    mean, error = loss_of(before, after, np.array([5, 5, 8, 8]))
+    assert mean == pytest.approx(25)
+    # sums of deviations: 200 - 50 = 150, and -100 - 50 = -150
+    assert error == pytest.approx(np.sqrt(2 * 150**2) / 4)
 
 
 def test_relevance_of_answers_is_fitted_above_that_of_others() -> None:
@@ -568,7 +580,8 @@ from pathlib import Path
 from tests.retrieval.test_learn_adapter import use_colours
 import pytest
 from retrieval.learn import loop
-from retrieval.learn.adapter.adapter import Request, learn
+from retrieval.learn.adapter.adapter import learn
+from retrieval.learn.adapter.request import Request
 if sys.argv[1] == "die":
     loop.SAVE_EVERY_S = 0.0
 with pytest.MonkeyPatch.context() as patch:

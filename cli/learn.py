@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +17,15 @@ from retrieval.errors import ModelError
 app = typer.Typer(help="Train picture, text and audio towers.", no_args_is_help=True)
 
 REPORT_EVERY_S = 10.0
+EXIT_INTERRUPTED = 130  # what a shell gives for Ctrl-C
+
+
+class Method(StrEnum):
+    """What an adapter learns; see ``retrieval.learn.adapter``."""
+
+    LINEAR = "linear"
+    MLP = "mlp"
+    CACHE = "cache"
 
 
 @app.callback()
@@ -139,6 +151,104 @@ def sound(
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
+@app.command()
+def adapter(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the adapter.")],
+    captions: Annotated[
+        Path | None,
+        typer.Option(help="Tab-separated: image (or sound), caption, optionally split."),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="Folder of folders of examples, named as they are asked.")
+    ] = None,
+    files: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the files named in captions; the captions' own by default."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model whose towers stay frozen; the default one.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Adapter to start from, instead of the model.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Captions of what must be found as well as before.")
+    ] = None,
+    keep_files: Annotated[
+        Path | None, typer.Option("--keep-files", help="Folder of the files named in --keep.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, help="Points of R@10 that --keep may lose at most.")
+    ] = 2.0,
+    name: Annotated[
+        str | None, typer.Option(help="What the adapter is called; as its folder by default.")
+    ] = None,
+    method: Annotated[Method, typer.Option(help="What is learned.")] = Method.LINEAR,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    batch: Annotated[int, typer.Option(min=2, help="Files of a step.")] = 256,
+    rate: Annotated[
+        float | None, typer.Option(min=0, help="Learning rate; the best of three by default.")
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder for vectors and checkpoints, reused if there; OUT/work."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
+) -> None:
+    """Learn light parts over the frozen towers of a model, from your own files."""
+    try:
+        import torch
+
+        from retrieval.learn.adapter.adapter import learn
+        from retrieval.learn.adapter.request import Request
+    except ImportError as error:
+        raise ModelError(f"{error.name} is missing: pip install 'anyseek[train]'") from error
+
+    if (captions is None) == (classes is None):
+        raise typer.BadParameter("give either --captions or --classes")
+    torch.set_num_threads(threads)
+    request = Request(
+        out=out,
+        work=work or out / "work",
+        captions=captions,
+        classes=classes,
+        files=files,
+        model=model,
+        start=start,
+        keep=keep,
+        keep_files=keep_files,
+        margin=margin,
+        name=name,
+        method=method.value,
+        seed=seed,
+        epochs=epochs,
+        batch=batch,
+        rate=rate,
+        command=shlex.join(["anyseek", *sys.argv[1:]]),
+    )
+    try:
+        card = learn(request, _reporter())
+    except KeyboardInterrupt:
+        typer.echo("interrupted: run the same command to go on", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _tell(card)
+
+
+def _tell(card: dict[str, Any]) -> None:
+    """Says what was learned, a line for each thing that was measured."""
+    typer.echo(f"{card['space']}: {card['data']['train']} files learned, share {card['share']}")
+    for what, title in (("dev", "validation"), ("keep", "kept")):
+        figures = card.get(what)
+        if figures is None or not figures["after"]["queries"]:
+            continue
+        name = "accuracy" if "accuracy" in figures["after"] else "r10"
+        one, other = figures["before"][name], figures["after"][name]
+        label = {"accuracy": "accuracy", "r10": "R@10"}[name]
+        base = figures["base"][name]
+        typer.echo(f"{title}: {label} {one} -> {other} % (base {base} %)")
+
+
 def _reporter() -> Callable[[str, int, int], None]:
     """Makes a function that tells standard error now and then what is being done."""
     from rich.console import Console
@@ -150,8 +260,9 @@ def _reporter() -> Callable[[str, int, int], None]:
     def report(stage: str, done: int, total: int) -> None:
         nonlocal last_s, last_stage
         now_s = time.monotonic()
-        if stage != last_stage or now_s - last_s > REPORT_EVERY_S:
+        part = stage.partition(", epoch")[0]  # what follows differs from epoch to epoch
+        if part != last_stage or now_s - last_s > REPORT_EVERY_S:
             err.print(f"{now_s - began_s:6.0f} s  {stage}: {done} of {total}", highlight=False)
-            last_s, last_stage = now_s, stage
+            last_s, last_stage = now_s, part
 
     return report

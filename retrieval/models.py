@@ -28,7 +28,7 @@ from retrieval.calibrate import CONFIDENT, Calibration
 from retrieval.catalogue import OFFERS, Offer
 from retrieval.errors import ModelError, ModelMissingError
 from retrieval.sense import Sense
-from retrieval.towers import bundled
+from retrieval.towers import adapted, bundled
 from retrieval.towers.described import Described, Progress
 from retrieval.types import Encoder, Modality
 
@@ -224,7 +224,8 @@ def model(name: str | None = None) -> ModelSpec:
     """
     found = named(name)
     if found.family == BUNDLED:
-        return _towers(Path(found.source))
+        folder = Path(found.source)
+        return _adapter(folder) if adapted.is_adapter(folder) else _towers(folder)
     told = _described(found)
     return ModelSpec(
         name=found.name,
@@ -395,4 +396,22 @@ def _towers(folder: Path) -> ModelSpec:
         confident=card.confident,
         sense=functools.partial(sense.read, folder / "sense.npz"),
         load=functools.partial(bundled.load, folder),
+    )
+
+
+def _adapter(folder: Path) -> ModelSpec:
+    """Makes the row of an adapter over another model."""
+    card, described = adapted.card(folder), adapted.describe(folder)
+    return ModelSpec(
+        name=card.name,
+        space=described.space,
+        dim=described.dim,
+        modalities=described.modalities,
+        size_bytes=described.size_bytes,
+        licence=described.licence,
+        here=True,
+        calibrations=card.calibrations,
+        confident=card.confident,
+        sense=functools.partial(sense.read, folder / "sense.npz"),
+        load=functools.partial(adapted.load, folder),
     )

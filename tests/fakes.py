@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from retrieval import models
 from retrieval.errors import ModelMissingError
+from retrieval.models import ModelSpec
 from retrieval.towers.described import Described, Progress
 from retrieval.types import Encoder, Modality, Tower, Vectors
 
@@ -111,6 +114,16 @@ class PitchTower(_Counting):
             sums = np.bincount(band.astype(int).clip(0, DIM - 1), power, DIM)
             rows.append(sums / max(sums.sum(), 1e-9))
         return _unit(np.array(rows, np.float32))
+
+
+def only(monkeypatch: pytest.MonkeyPatch, spec: ModelSpec) -> None:
+    """Makes a model the default, and the only one that is known by a name."""
+    real = models.model
+
+    def model(name: str | None = None) -> ModelSpec:
+        return spec if name in (None, spec.name) else real(name)
+
+    monkeypatch.setattr(models, "model", model)
 
 
 def colour_encoder(space: str = "colours-1") -> Encoder:

@@ -36,8 +36,42 @@ class Captioned:
     captions: tuple[str, ...]
 
 
-def read_captions(path: Path) -> dict[str, list[Captioned]]:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a captions file; ``split`` is empty where the file does not say."""
+
+    image: str
+    caption: str
+    split: str
+
+
+def read_rows(path: Path) -> list[Row]:
     """Reads a tab-separated file with the columns ``image``, ``caption`` and optionally ``split``.
+
+    Raises:
+        MediaError: If the file cannot be read, is not UTF-8 or lacks a column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            missing = {"image", "caption"} - set(reader.fieldnames or ())
+            if missing:
+                raise MediaError(f"{path}: no column named {' or '.join(sorted(missing))}")
+            return [
+                Row(row["image"] or "", (row["caption"] or "").strip(), row.get("split") or "")
+                for row in reader
+            ]
+    except UnicodeDecodeError as error:
+        raise MediaError(
+            f"{path}: cannot read the captions, since they are not UTF-8 (byte "
+            f"{error.start}): save the file as UTF-8"
+        ) from error
+    except (OSError, csv.Error) as error:
+        raise MediaError(f"{path}: cannot read the captions ({error})") from error
+
+
+def read_captions(path: Path) -> dict[str, list[Captioned]]:
+    """Reads a file of captions, see ``read_rows``, picture by picture.
 
     Returns:
         The pictures of each split, in the order of the file; without the column ``split``, one in
@@ -46,21 +80,12 @@ def read_captions(path: Path) -> dict[str, list[Captioned]]:
     Raises:
         MediaError: If the file cannot be read or lacks a column.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            missing = {"image", "caption"} - set(reader.fieldnames or ())
-            if missing:
-                raise MediaError(f"{path}: no column named {' or '.join(sorted(missing))}")
-            splits: dict[str, str] = {}
-            captions: dict[str, list[str]] = {}
-            for row in reader:
-                name = row["image"]
-                if name not in splits:
-                    splits[name] = row.get("split") or ("train", "dev")[len(splits) % 10 == 9]
-                captions.setdefault(name, []).append(row["caption"].strip())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MediaError(f"{path}: cannot read the captions ({error})") from error
+    splits: dict[str, str] = {}
+    captions: dict[str, list[str]] = {}
+    for row in read_rows(path):
+        if row.image not in splits:
+            splits[row.image] = row.split or ("train", "dev")[len(splits) % 10 == 9]
+        captions.setdefault(row.image, []).append(row.caption)
     pictures: dict[str, list[Captioned]] = {}
     for name, split in splits.items():
         pictures.setdefault(split, []).append(Captioned(name, tuple(captions[name])))

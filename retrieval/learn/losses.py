@@ -20,6 +20,26 @@ def info_nce(texts: Tensor, images: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
+def group_nce(texts: Tensor, items: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
+    """Gives the symmetric contrastive loss of matched rows, of which some mean the same.
+
+    What is of one group is no negative of another row of it: it is left out of the sums. Where all
+    groups differ, this is ``info_nce``.
+
+    Args:
+        texts: ``(n, dim)`` float32, unit rows; row i belongs to row i of ``items``.
+        items: ``(n, dim)`` float32, unit rows.
+        scale: Inverse temperature.
+        groups: ``(n,)`` numbers; equal ones mean the same.
+    """
+    logits = scale * texts @ items.T
+    alike = groups[:, None] == groups[None]
+    alike.fill_diagonal_(False)
+    logits = logits.masked_fill(alike, -torch.inf)
+    truth = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+
+
 def soft_match(texts: Tensor, images: Tensor, scale: Tensor, targets: Tensor) -> Tensor:
     """Gives the divergence from a teacher's similarity matrix, both ways (arXiv 1503.02531).
 

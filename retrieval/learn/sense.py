@@ -104,9 +104,14 @@ def words_of(captions: Path, sounds: Path | None, seed: int) -> list[str]:
         with sounds.open(encoding="utf-8", newline="") as file:
             heard = [row["caption"] for row in csv.DictReader(file)]
         texts += generator.sample(heard, min(SOUNDS, len(heard)))
-    listed = Path(__file__).with_name("imagenet.txt").read_text("utf-8").splitlines()
-    names = [line.split(",")[0].strip() for line in listed]
+    names = class_words()
     return [*texts, *names, *(f"a photo of a {name}" for name in names)]
+
+
+def class_words() -> list[str]:
+    """Lists the commonest names of ImageNet's classes."""
+    listed = Path(__file__).with_name("imagenet.txt").read_text("utf-8").splitlines()
+    return [line.split(",")[0].strip() for line in listed]
 
 
 def write(sense: Sense, folder: Path) -> None:

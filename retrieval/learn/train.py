@@ -15,6 +15,7 @@ from torch import Tensor, nn  # noqa: TID253
 
 from retrieval.learn.backbone import WIDTH, Classifier, Tail, imagenet_state
 from retrieval.learn.features import Halves, Report
+from retrieval.learn.loop import Pace, run
 from retrieval.learn.losses import alignment, info_nce, posterior_match, soft_match
 from retrieval.learn.recipe import Heads, Losses, Recipe
 
@@ -203,38 +204,15 @@ def _run(
     stage: str,
     lesson: Lesson | None,
 ) -> Towers:
-    optimizer = torch.optim.AdamW(groups)
-    count = corpus.pooled.shape[1]
-    batch = min(batch, count)
-    steps = max(1, epochs * (count // batch))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            min(1.0, (step + 1) / 30)
-            * (0.02 + 0.49 * (1 + math.cos(math.pi * min(step, steps) / steps)))
-        ),
-    )
     classifier = Classifier(imagenet_state(0)) if losses.posterior else None
-    average = copy.deepcopy(towers)
-    towers.train()
-    step = 0
-    for _ in range(epochs):
-        order = torch.randperm(count)
-        for start in range(0, count - batch + 1, batch):
-            rows = order[start : start + batch].sort().values
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = _loss(towers, corpus, rows, losses, lesson, classifier)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            step += 1
-            with torch.no_grad():
-                keep = min(losses.average, (1 + step) / (10 + step))
-                for kept, live in zip(average.parameters(), towers.parameters(), strict=True):
-                    kept.lerp_(live, 1 - keep)
-            report(stage, step, steps)
-    return average.eval()
+
+    def loss(rows: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return _loss(towers, corpus, rows, losses, lesson, classifier)
+
+    pace = Pace(epochs, batch, losses.average)
+    count = corpus.pooled.shape[1]
+    return run(towers, groups, count, loss, pace, report=report, stage=stage)[0]
 
 
 def _loss(

@@ -230,7 +230,8 @@ def test_words_beside_the_files_can_count(tmp_path: Path) -> None:
         painted(tmp_path / f"{name}.png", colour)
     (tmp_path / "z.txt").write_text("blue cyan", "utf-8")
     (tmp_path / "queries.tsv").write_text("blue cyan\tz.png\ngreen\tgreen.png\n", "utf-8")
-    spec = spec_of(colour_encoder())
+    maps = {(Modality.TEXT, kind): BOLD for kind in (Modality.IMAGE, Modality.TEXT)}
+    spec = replace(spec_of(colour_encoder()), calibrations=maps)
     ways = [Way(spec, "auto"), *(Way(spec, "auto", None, Fuse(way)) for way in Fusion)]
     (result,) = measured(tmp_path, ways, [1]).values()
     hits = {run.prompt: run.values["hit@1"].tolist() for run in result.runs}

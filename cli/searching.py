@@ -16,6 +16,7 @@ from cli.options import (
     BeforeOption,
     CameraOption,
     CountOption,
+    ExactOption,
     ExplainDirOption,
     ExplainOption,
     ExtOption,
@@ -94,6 +95,7 @@ def search(
     cache: prompts.CacheOption = True,
     explain: ExplainOption = False,
     explain_dir: ExplainDirOption = None,
+    exact: ExactOption = False,
     index: IndexOption = None,
 ) -> None:
     """Find files by words, in any of sixteen languages, by examples, and by both."""
@@ -135,7 +137,7 @@ def search(
 
         check_new(save, index)  # before the numbers of hits mean others
     with Store(path) as store:
-        searcher = Searcher(store, cache=kept)
+        searcher = Searcher(store, cache=kept, exact=exact)
         hits = _answer(searcher, asked, wanted, manner, sort, format, null, explain, explain_dir)
     if save is not None:
         from cli.concept import learned
@@ -173,6 +175,7 @@ def similar(
     null: NullOption = False,
     explain: ExplainOption = False,
     explain_dir: ExplainDirOption = None,
+    exact: ExactOption = False,
     index: IndexOption = None,
 ) -> None:
     """Find files like FILE, which need not be indexed; FILE itself is left out."""
@@ -192,7 +195,7 @@ def similar(
         each=kind is In.EACH,
     )
     with Store(path) as store:
-        searcher = Searcher(store)
+        searcher = Searcher(store, exact=exact)
         wanted = searcher.wanted_like(file, wanted)
         asked = searcher.like(file)
         hits = _answer(searcher, asked, wanted, USUAL, sort, format, null, explain, explain_dir)

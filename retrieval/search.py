@@ -129,7 +129,12 @@ class Searcher:
     """Answers queries from one index, in its default space."""
 
     def __init__(
-        self, store: Store, encoder: Encoder | None = None, *, cache: Path | None = None
+        self,
+        store: Store,
+        encoder: Encoder | None = None,
+        *,
+        cache: Path | None = None,
+        exact: bool = False,
     ) -> None:
         """Looks up the index's model; its weights are read only when a query needs them.
 
@@ -138,12 +143,14 @@ class Searcher:
             encoder: Used instead of the model that the index names, if it has the same space; its
                 relevances are those of a model that nobody measured.
             cache: Folder where the vectors of texts are kept for the next time; none by default.
+            exact: Whether all vectors of a large index are compared, see ``retrieval.index``.
 
         Raises:
             IndexMissingError: If nothing has been indexed yet.
             ModelError: If the model that made the index is not known here.
         """
         self.store = store
+        self._exact = exact
         self._indexes: dict[Modality, VectorIndex] = {}
         self._passing: dict[tuple[Modality, Filters], Ids] = {}
         self._confident = CONFIDENT
@@ -371,7 +378,7 @@ class Searcher:
 
     def _index(self, modality: Modality) -> VectorIndex:
         if modality not in self._indexes:
-            index = VectorIndex(self.store, self._space, modality)
+            index = VectorIndex(self.store, self._space, modality, exact=self._exact)
             self._indexes[modality] = index
             if index.rebuilt:
                 self._damaged.append(

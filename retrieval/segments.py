@@ -5,12 +5,15 @@ A segment is a FAISS file: float16 vectors, scanned exactly, and their ids in as
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.errors import StorageError
 from retrieval.planner import Plan
 from retrieval.store import Seal, Space
 
@@ -80,6 +83,17 @@ class Segment:
         keep = mask[at]
         return scores[keep], self.ids[at[keep]]
 
+    def among(self, query: Scores, ids: Ids) -> tuple[Scores, Ids]:
+        """Compares those of some ascending ids that are here; gives scores and ids ``(m,)``."""
+        first, last = np.searchsorted(ids, self.ids[0]), np.searchsorted(ids, self.ids[-1], "right")
+        near = ids[first:last]
+        at = np.searchsorted(self.ids, near)
+        return self._scanned(query, at[self.ids[at] == near])
+
+    def rows(self, at: Ids | slice) -> NDArray[np.float16]:
+        """Gives vectors by position."""
+        return self._matrix[at]
+
     def _scanned(self, query: Scores, at: Ids) -> tuple[Scores, Ids]:
         scores = np.empty(len(at), np.float32)
         for start in range(0, len(at), GATHERED):
@@ -137,3 +151,26 @@ def empty(dim: int) -> Any:
     return faiss.IndexIDMap(
         faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     )
+
+
+def write(folder: Path, name: str, segment: Any) -> None:
+    """Writes a file so that it is there whole or not at all.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    import faiss
+
+    temporary = folder / f"{name}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        faiss.write_index(segment, str(temporary))
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(folder / name)
+    except (OSError, RuntimeError) as error:  # FAISS reports a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StorageError(
+            f"cannot write {folder / name} ({error}): searches go on without it, only slower"
+        ) from error

@@ -17,14 +17,21 @@ TOLERANCE = 1e-3  # of an inner product of unit vectors; a GPU may round to ten 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where vectors are assigned, and why there."""
+    """Where vectors are compared, and why there.
+
+    Attributes:
+        name: Of the processor that searches.
+        reason: In words.
+        builds: Whether a GPU builds large indexes.
+    """
 
     name: str
     reason: str
+    builds: bool = False
 
 
 def device() -> Device:
-    """Tells which processor builds large indexes; a GPU must have passed a test of itself."""
+    """Tells which processors search and build; a GPU must have passed a test of itself."""
     import faiss
 
     version = faiss.__version__
@@ -40,9 +47,10 @@ def device() -> Device:
         lines = str(error).splitlines() or [type(error).__name__]
         return Device("cpu", f"faiss {version} has GPU code, but it fails: {lines[0]}")
     return Device(
-        "gpu",
-        f"faiss {version} sees {count} GPU(s), of which the first builds large indexes; "
-        "searches run on the processor",
+        "cpu",
+        f"faiss {version} sees {count} GPU(s), and the first builds large indexes, but searching "
+        "mapped files takes less time than copying them there",
+        builds=True,
     )
 
 
@@ -59,7 +67,7 @@ def flat(rows: NDArray[np.float32]) -> tuple[Any, bool]:
 
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(rows)
-    if device().name == "gpu":
+    if device().builds:
         try:
             return _moved(index), True
         except Exception:  # a GPU that is full, say: the processor does as well

@@ -164,7 +164,10 @@ def opened(path: Path, seal: Seal, space: Space, *, mapped: bool = True) -> Inve
         file: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except (OSError, RuntimeError, MemoryError):
         return None
-    if not isinstance(file, faiss.IndexPreTransform) or file.chain.size() != 1:
+    if not isinstance(file, faiss.IndexPreTransform):
+        return None
+    chain: Any = file.chain
+    if chain.size() != 1:
         return None
     lists = faiss.downcast_index(file.index)
     if not isinstance(lists, faiss.IndexIVFScalarQuantizer):

@@ -190,7 +190,7 @@ def test_the_projection_keeps_the_directions_that_matter() -> None:
     assert matrix.shape == (64, 128)  # 90 % of the energy
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(64), atol=1e-5)
     share = ((rows @ matrix.T) ** 2).sum() / (rows**2).sum()
-    want = np.sort(np.linalg.svd(rows.astype(np.float64))[1] ** 2)[::-1]
+    want = np.sort(np.linalg.svd(rows.astype(np.float64), compute_uv=False) ** 2)[::-1]
     np.testing.assert_allclose(share, want[:64].sum() / want.sum(), rtol=1e-4)
 
 
@@ -319,6 +319,8 @@ def test_what_is_added_is_found_at_once_and_taken_in_later(store: Store, space: 
     for row in rows[:30]:
         assert index.search(row, 1)[1][0] > before.last_id
     assert recall(store, space) > 0.95
+    gone = np.arange(1, 1_400, 30)  # too few for new segments, which go on holding them
+    remove(store, space, gone)
     add(store, space, grouped(12, 200))
     trained = []
     with pytest.MonkeyPatch.context() as patch:
@@ -326,7 +328,8 @@ def test_what_is_added_is_found_at_once_and_taken_in_later(store: Store, space: 
         assert seal(store, space, IMAGE)
     assert trained == []  # centroids stay
     after = the_seal(store, space)
-    assert after.count == COUNT + 320
+    assert after.count == COUNT + 320 - len(gone)
+    np.testing.assert_array_equal(store.removed(space, IMAGE), gone)
     assert after.last_id == store.seals(space, IMAGE)[-1].last_id
     assert recall(store, space) > 0.95
 
@@ -535,32 +538,32 @@ class FakeFaiss(SimpleNamespace):
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "reason"),
+    ("module", "builds", "reason"),
     [
-        (FakeFaiss(0), "cpu", "faiss 9.9 has GPU code, but no GPU answers"),
-        (FakeFaiss(1, errs=True), "cpu", "faiss 9.9 sees 1 GPU(s), but the first errs"),
+        (FakeFaiss(0), False, "faiss 9.9 has GPU code, but no GPU answers"),
+        (FakeFaiss(1, errs=True), False, "faiss 9.9 sees 1 GPU(s), but the first errs"),
         (
             FakeFaiss(1, fails="out of memory"),
-            "cpu",
+            False,
             "faiss 9.9 has GPU code, but it fails: out of memory",
         ),
         (
             FakeFaiss(2),
-            "gpu",
-            "faiss 9.9 sees 2 GPU(s), of which the first builds large indexes; "
-            "searches run on the processor",
+            True,
+            "faiss 9.9 sees 2 GPU(s), and the first builds large indexes, but searching "
+            "mapped files takes less time than copying them there",
         ),
     ],
 )
 def test_a_gpu_is_used_only_if_it_works(
-    module: FakeFaiss, name: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    module: FakeFaiss, builds: bool, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has to pass a test of itself; whatever it does, rows are assigned, and rightly."""
     monkeypatch.setitem(sys.modules, "faiss", module)
-    assert gpu.device() == gpu.Device(name, reason)
+    assert gpu.device() == gpu.Device("cpu", reason, builds)
     rows = unit_rows(np.random.default_rng(0), 50, DIM)
     index, alone = gpu.flat(rows)
-    assert alone == (name == "gpu")
+    assert alone == builds
     np.testing.assert_array_equal(index.search(rows, 1)[1][:, 0], np.arange(50))
 
 

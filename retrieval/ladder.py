@@ -3,9 +3,8 @@
 Up to 200,000 vectors are compared one by one. Above, **inverted lists** propose candidates, and the
 stored float16 vectors of those are compared: vectors are projected onto the few dimensions that
 hold most of their energy, gathered in lists around centroids, and kept there in 8 bits a number.
-Where that does not fit the memory budget, in 4 bits. ``tests/benchmarks/large.py`` compares these
-codes with others: at 1,000,000 pictures, RaBitQ's one bit for each of 512 dimensions needs the same
-bytes as 4 bits for each of 128 and five times as many candidates for the same recall.
+Where that does not fit the memory budget, in 4 bits. ``tests/benchmarks/codes.py`` compares these
+codes with others, and ``tests/benchmarks/large.py`` measures the whole.
 """
 
 from __future__ import annotations

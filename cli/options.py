@@ -247,6 +247,10 @@ SourceOption = Annotated[
         show_default=False,
     ),
 ]
+ExactOption = Annotated[
+    bool,
+    typer.Option("--exact", help="Compare all vectors of a large index; slower, misses nothing."),
+]
 ExplainOption = Annotated[bool, typer.Option("--explain", help="Say below each hit why it is one.")]
 ExplainDirOption = Annotated[
     Path | None,

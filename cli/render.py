@@ -197,7 +197,7 @@ def progress() -> Iterator[Progress]:
     from indexer.report import Progress
 
     if not sys.stderr.isatty():
-        yield Progress()
+        yield Progress(sealing=lambda what, _, total: None if total else remark(what))
         return
     from rich.console import Console
     from rich.progress import (
@@ -218,7 +218,7 @@ def progress() -> Iterator[Progress]:
             return Text(f"{task.speed:.0f}/s" if task.speed else "")
 
     with Bar(
-        TextColumn("indexing"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
@@ -234,7 +234,16 @@ def progress() -> Iterator[Progress]:
         def advance(count: int) -> None:
             bar.advance(task, count)
 
-        yield Progress(total, advance)
+        lists = bar.add_task("lists", total=None, visible=False)
+
+        def sealing(what: str, done: int, count: int) -> None:
+            if count:
+                shown = done < count
+                bar.update(lists, description=what, completed=done, total=count, visible=shown)
+            else:
+                remark(what)
+
+        yield Progress(total, advance, sealing)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from cli.options import (
     BeforeOption,
     CameraOption,
     CountOption,
+    ExactOption,
     ExplainDirOption,
     ExplainOption,
     ExtOption,
@@ -105,6 +106,7 @@ def search(
     explain: ExplainOption = False,
     explain_dir: ExplainDirOption = None,
     model: ModelsOption = None,
+    exact: ExactOption = False,
     index: IndexOption = None,
 ) -> None:
     """Find files by words, in any of sixteen languages, by examples, and by both."""
@@ -148,7 +150,7 @@ def search(
 
         check_new(save, index)  # before the numbers of hits mean others
     with Store(path) as store:
-        searcher = Spaces(store, model or (), cache=kept)
+        searcher = Spaces(store, model or (), cache=kept, exact=exact)
         hits = _answer(searcher, asked, wanted, manner, sort, format, null, explain, explain_dir)
     if save is not None:
         from cli.concept import learned
@@ -188,6 +190,7 @@ def similar(
     explain: ExplainOption = False,
     explain_dir: ExplainDirOption = None,
     model: ModelsOption = None,
+    exact: ExactOption = False,
     index: IndexOption = None,
 ) -> None:
     """Find files like FILE, which need not be indexed; FILE itself is left out."""
@@ -208,7 +211,7 @@ def similar(
         each=kind is In.EACH,
     )
     with Store(path) as store:
-        searcher = Spaces(store, model or ())
+        searcher = Spaces(store, model or (), exact=exact)
         wanted = searcher.wanted_like(file, wanted)
         asked = searcher.like(file)
         hits = _answer(searcher, asked, wanted, USUAL, sort, format, null, explain, explain_dir)

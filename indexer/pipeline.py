@@ -139,7 +139,7 @@ class _Run:
         """Prepares fast searches; everything is stored by now, so a failure is only a remark."""
         try:
             for modality in (*Modality, *WordsOf):
-                seal(self._store, self._space, modality)
+                seal(self._store, self._space, modality, tell=self._progress.sealing)
         except StorageError as error:
             self._report.remarks.append(str(error))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from indexer.scan import Skipped
+from retrieval.ladder import Told, silent
 from retrieval.types import Place
 
 
@@ -46,10 +47,12 @@ class Progress:
     Attributes:
         total: Called once with the number of files to read.
         advance: Called with the number of files done since the last call.
+        sealing: Told how far the preparation of fast searches is, see ``retrieval.ladder``.
     """
 
     total: Callable[[int], None] = lambda _: None
     advance: Callable[[int], None] = lambda _: None
+    sealing: Told = silent
 
 
 class Silence:

@@ -3,27 +3,30 @@
 Everything here is derived from the store and can be deleted. A space's vectors of one modality are
 covered by **segments**, files of up to 131,072 float16 vectors that FAISS maps into memory and
 scans exactly (about 4 ms per 100,000 vectors of 512), and by a **fresh tail** that is read from the
-store. Vectors that were removed since are masked. The store says which files count; a file that is
-missing or damaged is made good by reading the store.
+store. Over the segments of a large index lie **inverted lists**, which propose whom to compare; see
+``retrieval.inverted``. Vectors that were removed since are masked. The store says which files
+count; a file that is missing or damaged is made good by reading the store.
 
 Scores are inner products of unit vectors, that is cosines: higher is better.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import StorageError
-from retrieval.planner import Decision, choose
-from retrieval.segments import Ids, Mask, Scores, Segment, empty, opened
+from retrieval import inverting
+from retrieval.gpu import Device as Device
+from retrieval.gpu import device as device
+from retrieval.inverted import Inverted
+from retrieval.ladder import PROBES, Told, silent
+from retrieval.planner import Decision, Plan, Probing, choose, probing
+from retrieval.segments import Ids, Mask, Scores, Segment, empty, opened, write
 from retrieval.store import Seal, Space, Store
 from retrieval.types import Kept
 
@@ -38,16 +41,36 @@ def folder_of(index: Path) -> Path:
     return index.with_name(index.name + ".derived")
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who qualifies for a search.
+
+    Attributes:
+        masks: Of each segment.
+        fresh: Of the tail; all of it where it is ``None``.
+        beyond: Of the last segments, those whom inverted lists do not have.
+        listed: How many qualify that the lists have.
+        bits: Who they are, see ``retrieval.inverted``; all that the lists have if ``None``.
+    """
+
+    masks: Sequence[Mask]
+    fresh: Mask | None
+    beyond: Sequence[Mask] = ()
+    listed: int = 0
+    bits: NDArray[np.uint8] | None = None
+
+
 class VectorIndex:
     """The vectors of one space and modality, as they are in the store's snapshot."""
 
-    def __init__(self, store: Store, space: Space, modality: Kept) -> None:
+    def __init__(self, store: Store, space: Space, modality: Kept, *, exact: bool = False) -> None:
         """Opens the segments and reads the fresh tail.
 
         Args:
             store: An index, opened for reading.
             space: Whose vectors.
             modality: Of the parts.
+            exact: Whether inverted lists are left alone and all vectors compared.
         """
         self._segments: list[Segment] = []
         self.rebuilt: list[str] = []  # names of files that could not be used
@@ -74,11 +97,21 @@ class VectorIndex:
         self._ids = np.concatenate([*ids, found])
         self._matrix = np.concatenate([*matrices, matrix])
         self.size = sum(int(alive.sum()) for alive in self._alive) + len(self._ids)
-        self._chosen: tuple[Ids, list[Mask], Mask] | None = None  # of the last filtered search
+        self._chosen: tuple[Ids, Chosen] | None = None  # of the last filtered search
+        self._lists: Inverted | None = None
+        if not exact:
+            self._lists = inverting.current(store, space, modality, folder)
+            if self._lists is None:
+                self.rebuilt += [one.file for one in inverting.seals(store, space, modality)]
+        self._everyone = self._choose(None)
         self.plans: list[Decision] = []  # of the last search, one for each segment
 
     def search(self, query: Scores, k: int, *, only: Ids | None = None) -> tuple[Scores, Ids]:
-        """Finds the ``k`` vectors with the highest cosine; exact.
+        """Finds the ``k`` vectors with the highest cosine.
+
+        Exact without inverted lists, and with them where few qualify or many are wanted, see
+        ``retrieval.planner``. Otherwise some of the nearest may be missing, and others follow in
+        their places; the scores of those that come are exact all the same.
 
         Args:
             query: ``(dim,)`` float32 of length 1.
@@ -93,19 +126,30 @@ class VectorIndex:
         if k < 1:  # which FAISS does not take
             return np.empty(0, np.float32), np.empty(0, np.int64)
         query = np.ascontiguousarray(query, np.float32)
-        masks, fresh = (self._alive, None) if only is None else self._masks(only)
+        chosen = self._everyone if only is None else self._among(only)
+        masks = chosen.masks
         scores: list[Scores] = []
         ids: list[Ids] = []
         plans = []  # searches may run at once, in threads
-        for segment, mask in zip(self._segments, masks, strict=True):
+        how = self._probing(chosen, k)
+        if how is not None:
+            found, labels = self._probed(query, min(k, chosen.listed), chosen, how)
+            scores.append(found)
+            ids.append(labels)
+            reason = f"{how.probes} of {self._probes()[1]} lists, {chosen.listed} match"
+            plans.append(Decision(Plan.PROBE, reason))
+            masks = chosen.beyond
+        for segment, mask in zip(
+            self._segments[len(self._segments) - len(masks) :], masks, strict=True
+        ):
             plans.append(choose(len(mask), int(mask.sum()), k))
             found, labels = segment.search(query, k, mask, plans[-1].plan)
             scores.append(found)
             ids.append(labels)
         self.plans = plans
-        rows = self._matrix if fresh is None else self._matrix[fresh]
+        rows = self._matrix if chosen.fresh is None else self._matrix[chosen.fresh]
         scores.append(rows.astype(np.float32) @ query)
-        ids.append(self._ids if fresh is None else self._ids[fresh])
+        ids.append(self._ids if chosen.fresh is None else self._ids[chosen.fresh])
         return _best(np.concatenate(scores), np.concatenate(ids), k)
 
     def ids(self) -> Ids:
@@ -114,13 +158,54 @@ class VectorIndex:
         # the ids of a damaged file, read from the store, may lie between those of others
         return np.sort(np.concatenate([self._ids, *(one.ids[alive] for one, alive in sealed)]))
 
-    def _masks(self, only: Ids) -> tuple[list[Mask], Mask]:
+    def _among(self, only: Ids) -> Chosen:
         """Tells who qualifies in each segment and in the tail; a search is often asked again."""
         if self._chosen is None or self._chosen[0] is not only:
+            self._chosen = (only, self._choose(only))
+        return self._chosen[1]
+
+    def _choose(self, only: Ids | None) -> Chosen:
+        masks, fresh = self._alive, None
+        if only is not None:
             sealed = zip(self._segments, self._alive, strict=True)
             masks = [alive & one.members(only) for one, alive in sealed]
-            self._chosen = (only, masks, _contained(self._ids, only))
-        return self._chosen[1:]
+            fresh = _contained(self._ids, only)
+        if self._lists is None:
+            return Chosen(masks, fresh)
+        first, last = self._lists.seal.first_id, self._lists.seal.last_id
+        start = sum(1 for one in self._segments if one.ids[-1] <= last)
+        tail = zip(self._segments[start:], masks[start:], strict=True)
+        beyond = [mask & (one.ids > last) for one, mask in tail]
+        listed = sum(map(np.count_nonzero, masks)) - sum(map(np.count_nonzero, beyond))
+        bits = None
+        if listed < self._lists.count:
+            member = np.zeros(last - first + 1, np.bool_)
+            for one, mask in zip(self._segments, masks, strict=True):
+                some = one.ids[mask]
+                member[some[(some >= first) & (some <= last)] - first] = True
+            bits = np.packbits(member, bitorder="little")
+        return Chosen(masks, fresh, beyond, int(listed), bits)
+
+    def _probing(self, chosen: Chosen, k: int) -> Probing | None:
+        if self._lists is None:
+            return None
+        probes, lists = self._probes()
+        return probing(self._lists.count, chosen.listed, k, lists=lists, probes=probes)
+
+    def _probes(self) -> tuple[int, int]:
+        return PROBES, self._lists.lists if self._lists is not None else 0
+
+    def _probed(self, query: Scores, k: int, chosen: Chosen, how: Probing) -> tuple[Scores, Ids]:
+        """Compares what the lists propose; looks through more of them until ``k`` are found."""
+        assert self._lists is not None
+        probes = how.probes
+        while True:
+            near = self._lists.near(query, how.count, probes=probes, bits=chosen.bits)
+            found = [one.among(query, near) for one in self._segments]
+            scores, ids = (np.concatenate(column) for column in zip(*found, strict=True))
+            if len(ids) >= k or probes >= self._lists.lists:
+                return scores, ids
+            probes *= 4
 
 
 def _contained(ids: Ids, only: Ids) -> Mask:
@@ -144,13 +229,14 @@ def _best(scores: Scores, ids: Ids, k: int) -> tuple[Scores, Ids]:
 # ---- sealing -----------------------------------------------------------------------------------
 
 
-def seal(store: Store, space: Space, modality: Kept) -> bool:
-    """Brings the segments up to date where that pays; readers go on against the old ones.
+def seal(store: Store, space: Space, modality: Kept, *, tell: Told = silent) -> bool:
+    """Brings the derived files up to date where that pays; readers go on against the old ones.
 
     Args:
-        store: The index, opened for writing.
+        store: The index, opened for writing; nobody else may write meanwhile.
         space: Whose vectors.
         modality: Of the parts.
+        tell: Told what is being built and how far it is.
 
     Returns:
         Whether anything was written.
@@ -178,6 +264,7 @@ def seal(store: Store, space: Space, modality: Kept) -> bool:
         first = newest.first_id if merge else newest.last_id + 1
         _replace(store, space, modality, first, None, [newest] if merge else [])
         wrote = True
+    wrote |= inverting.bring_up_to_date(store, space, modality, folder, tell=tell)
     sweep(store)
     return wrote
 
@@ -208,27 +295,8 @@ def _replace(
         next_id = int(ids[-1]) + 1
     end = next_id - 1 if last is None else last
     name = f"{space.id}-{modality}-{first}-{end}-{secrets.token_hex(4)}.faiss"
-    _write(folder_of(store.path), name, segment)
+    write(folder_of(store.path), name, segment)
     store.set_seal(space, modality, Seal(name, first, end, segment.ntotal), replaced)
-
-
-def _write(folder: Path, name: str, segment: Any) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    import faiss
-
-    temporary = folder / f"{name}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        faiss.write_index(segment, str(temporary))
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(folder / name)
-    except (OSError, RuntimeError) as error:  # FAISS reports a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise StorageError(
-            f"cannot write {folder / name} ({error}): searches go on without it, only slower"
-        ) from error
 
 
 def sweep(store: Store) -> None:
@@ -239,28 +307,3 @@ def sweep(store: Store) -> None:
         for path in folder.iterdir():
             if path.suffix in (".faiss", ".tmp") and path.name not in used:
                 path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Where vectors are compared, and why there."""
-
-    name: str
-    reason: str
-
-
-def device() -> Device:
-    """Tells which processor compares vectors."""
-    import faiss
-
-    version = faiss.__version__
-    if not hasattr(faiss, "StandardGpuResources"):
-        return Device("cpu", f"faiss {version} is the build without GPU code")
-    count = faiss.get_num_gpus()
-    if count == 0:
-        return Device("cpu", f"faiss {version} has GPU code, but no GPU answers")
-    return Device(
-        "cpu",
-        f"faiss {version} sees {count} GPU(s), but an exact scan of mapped files takes less "
-        "time than copying them there",
-    )

@@ -244,7 +244,10 @@ Fetch: TypeAlias = Callable[[Ids], NDArray[np.float16]]
 def best(
     scorer: Scorer, count: int, available: int, *, search: Search, fetch: Fetch
 ) -> tuple[Ids, Judged]:
-    """Finds the items that a query's tree ranks highest; exact.
+    """Finds the items that a query's tree ranks highest; exact where ``search`` is.
+
+    A search that misses some of the nearest, as one over inverted lists may, can only leave items
+    out: what is found is judged exactly, and the bound stays that of the lowest found.
 
     Args:
         scorer: The query.

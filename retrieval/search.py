@@ -151,6 +151,7 @@ class Searcher:
         *,
         cache: Path | None = None,
         spec: ModelSpec | None = None,
+        exact: bool = False,
     ) -> None:
         """Looks up the index's model; its weights are read only when a query needs them.
 
@@ -160,12 +161,14 @@ class Searcher:
                 relevances are those of a model that nobody measured.
             cache: Folder where the vectors of texts are kept for the next time; none by default.
             spec: Of the space to search; the index's default space without it.
+            exact: Whether all vectors of a large index are compared, see ``retrieval.index``.
 
         Raises:
             IndexMissingError: If nothing has been indexed yet, or nothing in that space.
             ModelError: If the model that made the index is not known here.
         """
         self.store = store
+        self._exact = exact
         self._indexes: dict[Kept, VectorIndex] = {}
         self._passing: dict[tuple[Kept, Filters], Ids] = {}
         self._confident = CONFIDENT
@@ -485,7 +488,7 @@ class Searcher:
 
     def _index(self, modality: Kept) -> VectorIndex:
         if modality not in self._indexes:
-            index = VectorIndex(self.store, self._space, modality)
+            index = VectorIndex(self.store, self._space, modality, exact=self._exact)
             self._indexes[modality] = index
             if index.rebuilt:
                 self._damaged.append(

@@ -5,12 +5,16 @@ A segment is a FAISS file: float16 vectors, scanned exactly, and their ids in as
 
 from __future__ import annotations
 
+import contextlib
+import os
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.errors import StorageError
 from retrieval.planner import Plan
 from retrieval.store import Seal, Space
 
@@ -23,12 +27,16 @@ GATHERED = 4_096  # rows turned to float32 at once: 8 MB at 512 dimensions
 class Segment:
     """A mapped file; the file may be replaced meanwhile, the mapping stays."""
 
-    def __init__(self, file: Any, ids: Ids) -> None:
+    def __init__(self, file: Any, ids: Ids, path: Path) -> None:
         """Takes what ``opened`` has checked.
 
         Args:
             file: FAISS's map from ids to vectors, ``ntotal`` at least 1.
             ids: Its ids ``(n,)``, ascending.
+            path: Of the file.
+
+        Raises:
+            OSError: If the file is not there any more.
         """
         import faiss
 
@@ -38,6 +46,9 @@ class Segment:
         codes = faiss.rev_swig_ptr(self._flat.codes.data(), size)  # type: ignore[attr-defined]
         self._matrix: NDArray[np.float16] = codes.view("<f2").reshape(len(ids), file.d)
         self.ids = ids
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._start = _file_bytes(0, file.d) - 8  # the count of ids comes behind the vectors
 
     def __len__(self) -> int:
         """Counts the vectors."""
@@ -80,6 +91,23 @@ class Segment:
         keep = mask[at]
         return scores[keep], self.ids[at[keep]]
 
+    def among(self, query: Scores, ids: Ids) -> tuple[Scores, Ids]:
+        """Compares those of some ascending ids that are here; gives scores and ids ``(m,)``."""
+        first, last = np.searchsorted(ids, self.ids[0]), np.searchsorted(ids, self.ids[-1], "right")
+        near = ids[first:last]
+        at = np.searchsorted(self.ids, near)
+        at = at[self.ids[at] == near]
+        # Read instead of mapped: a touched page brings 15 neighbours into the process's memory,
+        # and a hundred searches would bring in a million vectors.
+        size = self._matrix.shape[1] * 2
+        read = (os.pread(self._descriptor, size, self._start + i * size) for i in at.tolist())
+        rows = np.frombuffer(b"".join(read), "<f2").reshape(len(at), len(query))
+        return rows.astype(np.float32) @ query, self.ids[at]
+
+    def rows(self, at: Ids | slice) -> NDArray[np.float16]:
+        """Gives vectors by position."""
+        return self._matrix[at]
+
     def _scanned(self, query: Scores, at: Ids) -> tuple[Scores, Ids]:
         scores = np.empty(len(at), np.float32)
         for start in range(0, len(at), GATHERED):
@@ -120,7 +148,10 @@ def opened(path: Path, seal: Seal, space: Space) -> Segment | None:
     ids: Ids = faiss.vector_to_array(file.id_map)  # type: ignore[attr-defined]
     if len(ids) and not seal.first_id <= ids[0] <= ids[-1] <= seal.last_id:
         return None
-    return Segment(file, ids)
+    try:
+        return Segment(file, ids, path)
+    except OSError:
+        return None
 
 
 def _file_bytes(count: int, dim: int) -> int:
@@ -137,3 +168,26 @@ def empty(dim: int) -> Any:
     return faiss.IndexIDMap(
         faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     )
+
+
+def write(folder: Path, name: str, segment: Any) -> None:
+    """Writes a file so that it is there whole or not at all.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    import faiss
+
+    temporary = folder / f"{name}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        faiss.write_index(segment, str(temporary))
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(folder / name)
+    except (OSError, RuntimeError) as error:  # FAISS reports a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StorageError(
+            f"cannot write {folder / name} ({error}): searches go on without it, only slower"
+        ) from error

@@ -180,7 +180,12 @@ class Spaces:
     """Answers queries from one index, in one or several of its spaces."""
 
     def __init__(
-        self, store: Store, names: Sequence[str] = (), *, cache: Path | None = None
+        self,
+        store: Store,
+        names: Sequence[str] = (),
+        *,
+        cache: Path | None = None,
+        exact: bool = False,
     ) -> None:
         """Chooses spaces; no model is loaded before a query needs it.
 
@@ -189,6 +194,7 @@ class Spaces:
             names: Models whose spaces are searched. Without any, the oldest space whose model is
                 here, and others for the modalities that it does not hold, each by the oldest.
             cache: See ``Searcher``.
+            exact: See ``Searcher``.
 
         Raises:
             IndexMissingError: If nothing has been indexed yet.
@@ -196,6 +202,7 @@ class Spaces:
             QueryError: If the index has nothing of a model that is named.
         """
         self.store = store
+        self._exact = exact
         self.remarks: list[str] = []  # of the last answer
         self._carried: set[tuple[str, str]] = set()  # spaces, and examples that were lent to them
         if not store.spaces():
@@ -215,7 +222,7 @@ class Spaces:
                     missing = [kind for kind in missing if kind not in found]
 
     def _add(self, one: Held, modalities: Sequence[Modality], cache: Path | None) -> None:
-        searcher = Searcher(self.store, spec=one.spec, cache=cache)
+        searcher = Searcher(self.store, spec=one.spec, cache=cache, exact=self._exact)
         self._routes.append(_Route(searcher, one, tuple(modalities)))
 
     def like(self, path: Path) -> Blend:

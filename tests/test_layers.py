@@ -33,7 +33,11 @@ HEAVY = {
     "av",
 }
 ONLY_IN = {
-    "faiss": ("retrieval/index.py", "retrieval/segments.py"),
+    "faiss": (
+        "retrieval/segments.py",
+        "retrieval/inverted.py",
+        "retrieval/gpu.py",
+    ),
     "sqlalchemy": ("retrieval/store/",),
     "sqlite3": ("retrieval/store/",),
     "soundfile": ("retrieval/sounds.py", "retrieval/learn/"),

@@ -247,12 +247,16 @@ class Seal:
         first_id: Smallest vector id in the range.
         last_id: Largest vector id in the range.
         count: Vectors in the file.
+        kind: How it finds them, see ``retrieval.ladder``.
+        bytes: Size of the file, where it does not follow from the count.
     """
 
     file: str
     first_id: int
     last_id: int
     count: int
+    kind: str = "exact"
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,8 @@ seals = Table(  # derived files that stand for the vectors of a range of ids
     Column("first_id", Integer, nullable=False),
     Column("last_id", Integer, nullable=False),
     Column("count", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("bytes", Integer, nullable=False),
 )
 concepts = Table(  # what a person taught the index; no item's removal touches it
     "concepts",
@@ -217,12 +219,21 @@ def _tags(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _kinds(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE seals ADD COLUMN kind TEXT NOT NULL DEFAULT 'exact'",
+        "ALTER TABLE seals ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0",
+    ):
+        connection.execute(text(statement))
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _facts,
     _concepts,
     _sources,
     _tags,
+    _kinds,
 )
 """Append only: entry ``i`` takes a file from ``user_version`` ``i`` to ``i + 1``."""
 

@@ -319,12 +319,18 @@ class Store:
         """Lists the concepts of a space by name."""
         return [concepts.concept_of(row) for row in self._rows(concepts.selection(space))]
 
-    def seals(self, space: Space, modality: Kept) -> list[Seal]:
-        """Lists the derived files that stand for the older vectors, ascending, without overlap."""
+    def seals(
+        self, space: Space, modality: Kept, *, kinds: Sequence[str] = ("exact",)
+    ) -> list[Seal]:
+        """Lists the derived files that stand for the older vectors, ascending.
+
+        Those of one kind do not overlap.
+        """
+        columns = (seals.c[field.name] for field in dataclasses.fields(Seal))
         rows = self._rows(
-            select(seals.c.file, seals.c.first_id, seals.c.last_id, seals.c.count)
-            .where(_kind(seals, space, modality))
-            .order_by(seals.c.first_id)
+            select(*columns)
+            .where(_kind(seals, space, modality), seals.c.kind.in_(kinds))
+            .order_by(seals.c.first_id, seals.c.file)
         )
         return [Seal(*row) for row in rows]
 
@@ -672,12 +678,18 @@ class Store:
                     space_id=space.id, modality=str(modality), **dataclasses.asdict(seal)
                 )
             )
-            connection.execute(
-                removed.delete().where(
-                    _kind(removed, space, modality),
-                    removed.c.vector_id.between(seal.first_id, seal.last_id),
+            if seal.kind == "exact":  # the others lie over exact ones, which may still need them
+                connection.execute(
+                    removed.delete().where(
+                        _kind(removed, space, modality),
+                        removed.c.vector_id.between(seal.first_id, seal.last_id),
+                    )
                 )
-            )
+
+    def drop_seals(self, dropped: Sequence[Seal]) -> None:
+        """Forgets derived files; readers that know them already may go on with them."""
+        with named_failures(self.path), self._engine.begin() as connection:
+            connection.execute(seals.delete().where(seals.c.file.in_([s.file for s in dropped])))
 
 
 def _kind(table: Any, space: Space, modality: Kept) -> ColumnElement[bool]:

@@ -48,9 +48,9 @@ def run(index: Path, root: Path, seconds: float, *, hold: bool) -> None:
     """Indexes a folder of pictures; commits often, and seals small files slowly."""
     real_seal, real_sync = retrieval.index.seal, os.fsync
 
-    def seal(*arguments: Any) -> bool:
+    def seal(*arguments: Any, **named: Any) -> bool:
         say("sealing")
-        return real_seal(*arguments)
+        return real_seal(*arguments, **named)
 
     def fsync(descriptor: int) -> None:
         time.sleep(seconds)  # between a file's writing and its renaming

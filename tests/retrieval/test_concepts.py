@@ -275,13 +275,14 @@ def test_an_index_from_before_concepts(tmp_path: Path, encoder: Encoder) -> None
     with Store(path, write=True) as store:
         space = store.add_space(encoder)
         filled(store, space, np.random.default_rng(9))
+    before = rows_of(path)
     with closing(sqlite3.connect(path)) as connection:
         version = schema.MIGRATIONS.index(schema._concepts)
         connection.executescript(
             "DROP TABLE concepts; DROP TABLE tags; ALTER TABLE parts DROP COLUMN source; "
+            "ALTER TABLE seals DROP COLUMN kind; ALTER TABLE seals DROP COLUMN bytes; "
             f"ALTER TABLE items DROP COLUMN beside; PRAGMA user_version = {version}"
         )
-    before = rows_of(path)
     with Store(path, write=True) as store:
         assert store.concepts(space) == []
     assert rows_of(path) == before | {"concepts": []}

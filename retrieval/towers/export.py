@@ -336,13 +336,16 @@ def _optimise(raw: Path, folder: Path, name: str) -> None:
     onnxruntime.InferenceSession(os.fspath(raw), options, providers=["CPUExecutionProvider"])
 
 
-def open_onnx(folder: Path, name: str, *, threads: int = 0) -> Any:
+def open_onnx(folder: Path, name: str, *, bulk: bool = False) -> Any:
     """Opens ``NAME.onnx`` of an export, its weights mapped into memory.
+
+    For a search, whose one call should have all cores at once; in bulk for the indexer, which makes
+    several calls with one thread each, and for which weights are packed first.
 
     Args:
         folder: Of the export.
         name: Stem of the files.
-        threads: Of each call; all cores by default, since a search makes one call.
+        bulk: Whether there will be many calls, from several threads.
 
     Raises:
         ModelError: If it cannot be read; call ``forget`` to have it made again.
@@ -350,11 +353,11 @@ def open_onnx(folder: Path, name: str, *, threads: int = 0) -> Any:
     onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1 if bulk else 0
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # packing would read and copy all weights first; without it one call takes a tenth longer
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    if not bulk:  # packing reads and copies all weights; without it one call takes a tenth longer
+        options.add_session_config_entry("session.disable_prepacking", "1")
     # the cores are also those that decode: no thread may burn one while it waits
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     path = folder / f"{name}.onnx"

@@ -8,7 +8,6 @@ found before, see ``open_clip_files``.
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ def build(checkpoint: Checkpoint) -> Any:
     Raises:
         ModelError: If a library is missing, or weights and description do not belong together.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from open_clip.coca_model import CoCa
         from open_clip.factory import load_checkpoint

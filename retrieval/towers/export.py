@@ -175,21 +175,9 @@ def write_onnx(
     except ImportError:
         raise ModelError("exporting a model needs one more library: pip install onnx") from None
     model = model.float().eval()
-    first = examples[0]
     with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".tmp") as scratch:
         raw = Path(scratch) / "traced.onnx"
-        with warnings.catch_warnings(), torch.inference_mode(), _traceable(model):
-            warnings.simplefilter("ignore")  # the tracer warns of every constant shape
-            torch.onnx.export(
-                model,
-                tuple(first.values()),
-                str(raw),
-                input_names=list(first),
-                output_names=["embedding"],
-                dynamic_axes={**axes, "embedding": {0: "n"}},
-                opset_version=OPSET,
-                dynamo=False,  # the newer exporter needs one more library
-            )
+        trace(model, examples[0], raw, axes=axes)
         if halve_tables:
             _halve_tables(raw)
         _optimise(raw, folder, name)
@@ -208,6 +196,26 @@ def write_onnx(
                 f"the exported {name} tower gives other vectors than torch "
                 f"(cosine {cosines.min():.4f}): this model cannot be used"
             )
+
+
+def trace(
+    model: Any, example: Mapping[str, Any], path: Path, *, axes: Mapping[str, Mapping[int, str]]
+) -> None:
+    """Writes a torch module as ONNX as it is; see ``write_onnx``."""
+    import torch
+
+    with warnings.catch_warnings(), torch.inference_mode(), _traceable(model):
+        warnings.simplefilter("ignore")  # the tracer warns of every constant shape
+        torch.onnx.export(
+            model,
+            tuple(example.values()),
+            str(path),
+            input_names=list(example),
+            output_names=["embedding"],
+            dynamic_axes={**axes, "embedding": {0: "n"}},
+            opset_version=OPSET,
+            dynamo=False,  # the newer exporter needs one more library
+        )
 
 
 @contextmanager

@@ -5,8 +5,8 @@
 ``ANYSEEK_ALLOW_PICKLE=1``, and then as tensors alone.
 
 Torch reads a checkpoint once. Texts run through an export from then on, and so do pictures where
-the processor computes in float32: ONNX Runtime gives a seventh more pictures than torch there, and
-lets several threads compute at once. A cold search imports neither torch nor open_clip.
+the processor computes in float32: ONNX Runtime gives a fifth more pictures than torch there, and
+lets several threads compute at once (``tests/benchmarks/towers.py``). A cold search imports neither torch nor open_clip.
 """
 
 from __future__ import annotations

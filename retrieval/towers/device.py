@@ -67,7 +67,7 @@ def choose(asked: str | None = None) -> Device:
 
     CUDA runs in bfloat16 where the card has it and in float16 otherwise, MPS in float16. The
     processor runs in float32, unless it multiplies bfloat16 in hardware (AMX-BF16, AVX512-BF16):
-    elsewhere bfloat16 is emulated, and a product of matrices takes forty times as long as in float32.
+    elsewhere bfloat16 is emulated, and a product of matrices takes forty times as long.
 
     Args:
         asked: ``cpu``, ``mps``, ``cuda``, or ``cuda:N``; ``None`` or ``auto`` leave the choice.

@@ -6,7 +6,8 @@
 
 Torch reads a checkpoint once. Texts run through an export from then on, and so do pictures where
 the processor computes in float32: ONNX Runtime gives a fifth more pictures than torch there, and
-lets several threads compute at once (``tests/benchmarks/towers.py``). A cold search imports neither torch nor open_clip.
+lets several threads compute at once (``tests/benchmarks/towers.py``). A cold search imports neither
+torch nor open_clip.
 """
 
 from __future__ import annotations

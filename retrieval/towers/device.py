@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ def choose(asked: str | None = None) -> Device:
 
     CUDA runs in bfloat16 where the card has it and in float16 otherwise, MPS in float16. The
     processor runs in float32, unless it multiplies bfloat16 in hardware (AMX-BF16, AVX512-BF16):
-    elsewhere bfloat16 is emulated, two hundred times slower than float32 as measured.
+    elsewhere bfloat16 is emulated, and a product of matrices takes forty times as long.
 
     Args:
         asked: ``cpu``, ``mps``, ``cuda``, or ``cuda:N``; ``None`` or ``auto`` leave the choice.
@@ -80,6 +81,8 @@ def choose(asked: str | None = None) -> Device:
         raise ModelError(f"there is no device named {asked!r}: use auto, cpu, cuda, cuda:N or mps")
     if kind == "cpu":
         return _processor("asked for")
+    if kind == "auto" and not may_have_gpu():
+        return _processor("no graphics processor is there")  # known without importing torch
     torch = _torch()
     if kind == "cuda" or (kind == "auto" and torch.cuda.is_available()):
         return _cuda(torch, wish if kind == "cuda" else "cuda", int(number or 0))
@@ -89,6 +92,12 @@ def choose(asked: str | None = None) -> Device:
     if there:
         return Device("mps", "float16", "Apple's graphics processor is there")
     return _processor("no graphics processor is there")
+
+
+def may_have_gpu() -> bool:
+    """Tells whether it is worth asking torch, whose import takes seconds."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows below Linux
+    return sys.platform != "linux" or any(Path(one).exists() for one in drivers)
 
 
 def _is_card(kind: str, number: str) -> bool:

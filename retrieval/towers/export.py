@@ -5,10 +5,10 @@ graph, its weights in a file that is mapped into memory, and whatever else its m
 there whole or not at all; one that is damaged, or of another version of ONNX Runtime, is made
 again.
 
-The graph is stored as ONNX Runtime has optimised it, weights in float32, tables of tokens in
-float16. Measured on the text tower of ViT-B/32, seconds of processor time to open it: 0.05 so, 0.7
-as torch exports it, 1.0 with all weights in float16 and 0.2 with weights in int8, which is no
-faster to run here; see ``tests/benchmarks/towers.py``.
+The graph is stored as ONNX Runtime has optimised it, and weights in float32, which are mapped and
+need no work to open: 0.02 s for the text tower of ViT-B/32, where float16 would be cast anew each
+time (``tests/benchmarks/towers.py``). Tables of tokens, of which a text needs a few rows, are in
+float16.
 """
 
 from __future__ import annotations
@@ -175,21 +175,9 @@ def write_onnx(
     except ImportError:
         raise ModelError("exporting a model needs one more library: pip install onnx") from None
     model = model.float().eval()
-    first = examples[0]
     with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".tmp") as scratch:
         raw = Path(scratch) / "traced.onnx"
-        with warnings.catch_warnings(), torch.inference_mode(), _traceable(model):
-            warnings.simplefilter("ignore")  # the tracer warns of every constant shape
-            torch.onnx.export(
-                model,
-                tuple(first.values()),
-                str(raw),
-                input_names=list(first),
-                output_names=["embedding"],
-                dynamic_axes={**axes, "embedding": {0: "n"}},
-                opset_version=OPSET,
-                dynamo=False,  # the newer exporter needs one more library
-            )
+        trace(model, examples[0], raw, axes=axes)
         if halve_tables:
             _halve_tables(raw)
         _optimise(raw, folder, name)
@@ -208,6 +196,26 @@ def write_onnx(
                 f"the exported {name} tower gives other vectors than torch "
                 f"(cosine {cosines.min():.4f}): this model cannot be used"
             )
+
+
+def trace(
+    model: Any, example: Mapping[str, Any], path: Path, *, axes: Mapping[str, Mapping[int, str]]
+) -> None:
+    """Writes a torch module as ONNX as it is; see ``write_onnx``."""
+    import torch
+
+    with warnings.catch_warnings(), torch.inference_mode(), _traceable(model):
+        warnings.simplefilter("ignore")  # the tracer warns of every constant shape
+        torch.onnx.export(
+            model,
+            tuple(example.values()),
+            str(path),
+            input_names=list(example),
+            output_names=["embedding"],
+            dynamic_axes={**axes, "embedding": {0: "n"}},
+            opset_version=OPSET,
+            dynamo=False,  # the newer exporter needs one more library
+        )
 
 
 @contextmanager
@@ -336,13 +344,16 @@ def _optimise(raw: Path, folder: Path, name: str) -> None:
     onnxruntime.InferenceSession(os.fspath(raw), options, providers=["CPUExecutionProvider"])
 
 
-def open_onnx(folder: Path, name: str, *, threads: int = 0) -> Any:
+def open_onnx(folder: Path, name: str, *, bulk: bool = False) -> Any:
     """Opens ``NAME.onnx`` of an export, its weights mapped into memory.
+
+    For a search, whose one call should have all cores at once; in bulk for the indexer, which makes
+    several calls with one thread each, and for which weights are packed first.
 
     Args:
         folder: Of the export.
         name: Stem of the files.
-        threads: Of each call; all cores by default, since a search makes one call.
+        bulk: Whether there will be many calls, from several threads.
 
     Raises:
         ModelError: If it cannot be read; call ``forget`` to have it made again.
@@ -350,11 +361,11 @@ def open_onnx(folder: Path, name: str, *, threads: int = 0) -> Any:
     onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1 if bulk else 0
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # packing would read and copy all weights first; without it one call takes a tenth longer
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    if not bulk:  # packing reads and copies all weights; without it one call takes a tenth longer
+        options.add_session_config_entry("session.disable_prepacking", "1")
     # the cores are also those that decode: no thread may burn one while it waits
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     path = folder / f"{name}.onnx"

@@ -57,6 +57,7 @@ def test_no_such_device(asked: str) -> None:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, cards: int, capability: tuple[int, int]) -> None:
     """Has torch tell of cards that are not there."""
+    monkeypatch.setattr(device, "may_have_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: capability)

@@ -118,6 +118,15 @@ def index(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Prune without asking.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="Where a model other than the bundled one runs: cpu, cuda, cuda:N or mps.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Threads; one per core by default.", show_default=False),
@@ -142,7 +151,12 @@ def index(
         indexing.prune(target, prune, yes=yes)
     if paths:
         reports = indexing.bring_up_to_date(
-            target, paths, model or (), workers=workers, batch_size=batch_size
+            target,
+            paths,
+            model or (),
+            device=device,
+            workers=workers,
+            batch_size=batch_size,
         )
         if any(report.interrupted for report in reports):
             raise typer.Exit(EXIT_INTERRUPTED)

@@ -22,6 +22,7 @@ def bring_up_to_date(
     paths: Sequence[Path],
     names: Sequence[str],
     *,
+    device: str | None,
     workers: int | None,
     batch_size: int,
 ) -> list[Report]:
@@ -31,6 +32,7 @@ def bring_up_to_date(
         target: The index.
         paths: Folders and files that are there.
         names: Of models; without any, those of the index, and of a new index the default.
+        device: Where they are to run; the fastest there is without it.
         workers: Threads.
         batch_size: Parts embedded at once.
 
@@ -39,17 +41,18 @@ def bring_up_to_date(
     """
     from indexer.pipeline import index as run
     from indexer.scan import roots_of
-    from retrieval.models import model
+    from retrieval.models import model, runs_on
     from retrieval.store import Store
 
-    named = [model(name) for name in names]  # before anything waits or is written
+    named = [model(name, device=device) for name in names]  # before anything waits or is written
     reports: list[Report] = []
     with _alone(target), Store(target, write=True) as store:
-        specs = list({one.space: one for one in named or _models_of(store)}.values())
+        specs = list({one.space: one for one in named or _models_of(store, device)}.values())
         for spec in specs:
+            where = runs_on(spec, device)
             encoder = spec.load()
-            if encoder.remark:
-                render.remark(encoder.remark)
+            if where is not None:
+                render.remark(where)
             with render.progress() as progress:
                 report = run(
                     store,
@@ -73,7 +76,7 @@ def bring_up_to_date(
     return reports
 
 
-def _models_of(store: Store) -> list[ModelSpec]:
+def _models_of(store: Store, device: str | None) -> list[ModelSpec]:
     """Finds the models of an index that are here, and says which are not; else the default."""
     from retrieval.errors import ModelError
     from retrieval.models import model
@@ -82,17 +85,19 @@ def _models_of(store: Store) -> list[ModelSpec]:
     found = []
     for one in held(store):
         if one.reason is None:
-            found.append(one.spec)
+            found.append(one.spec if device is None else model(one.space.model, device=device))
             continue
         try:
-            found.append(model(one.space.model))  # today's weights: its vectors are made anew
+            found.append(
+                model(one.space.model, device=device)
+            )  # today's weights: its vectors are made anew
             render.remark(
                 f"{one.space.name} was made by another {one.space.model}; its vectors are made "
                 f"anew, and `anyseek index --prune {one.space.name}` drops the old ones"
             )
         except ModelError:
             render.remark(f"not brought up to date: {one.reason}")
-    return found or [model()]
+    return found or [model(device=device)]
 
 
 def prune(target: Path, names: Sequence[str], *, yes: bool) -> None:

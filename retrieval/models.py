@@ -30,6 +30,7 @@ from retrieval.errors import ModelError, ModelMissingError
 from retrieval.sense import Sense
 from retrieval.towers import adapted, bundled
 from retrieval.towers.described import Described, Progress
+from retrieval.towers.device import choose
 from retrieval.types import Encoder, Modality
 
 FAMILIES = {
@@ -67,6 +68,7 @@ class ModelSpec:
         load: Makes the encoder.
         confident: Relevance from which on a hit counts as a good match.
         sense: Gives what tells words from noise, if the model has it.
+        family: Key of ``FAMILIES``, or ``BUNDLED``, also of adapters.
     """
 
     name: str
@@ -80,6 +82,7 @@ class ModelSpec:
     load: Callable[[], Encoder]
     confident: float = CONFIDENT
     sense: Callable[[], Sense | None] = lambda: None
+    family: str = BUNDLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +218,13 @@ def named(name: str | None = None) -> Named:
     raise ModelError(f"there is no model named {name!r}; {advice}")
 
 
-def model(name: str | None = None) -> ModelSpec:
+def model(name: str | None = None, *, device: str | None = None) -> ModelSpec:
     """Finds a model by name, ready to be loaded; the default without one.
+
+    Args:
+        name: As ``--model`` takes it.
+        device: Where it is to run, see ``retrieval.towers.device``; the fastest there is without
+            it. The bundled model and adapters over it run on the processor.
 
     Raises:
         ModelMissingError: If its weights are not on this machine yet.
@@ -236,7 +244,8 @@ def model(name: str | None = None) -> ModelSpec:
         licence=found.offer.licence if found.offer else told.licence,
         here=True,
         calibrations={},
-        load=functools.partial(_loaded, found),
+        load=functools.partial(_loaded, found, device),
+        family=found.family,
     )
 
 
@@ -262,6 +271,20 @@ def pull(found: Named, progress: Progress) -> None:
             f"cannot fetch {found.name}: {error.strerror or error};"
             f" see that{where} can be written and the network reached, and try again"
         ) from error
+
+
+def runs_on(spec: ModelSpec, device: str | None) -> str | None:
+    """Says on which device a model runs, in which precision and why; ``None`` if that is no choice.
+
+    Raises:
+        ModelError: If the device that was asked for is not there, or the model cannot run on it.
+    """
+    if spec.family != BUNDLED:
+        chosen = choose(device)
+        return f"{spec.name} runs on {chosen.name} in {chosen.precision}: {chosen.reason}"
+    if (device or "auto").strip().lower() in ("auto", "cpu"):
+        return None
+    raise ModelError(f"{spec.name} runs on the processor alone; leave out --device {device}")
 
 
 def place(found: Named) -> str | None:
@@ -360,8 +383,8 @@ def _described(found: Named) -> Described:
         ) from error
 
 
-def _loaded(found: Named) -> Encoder:
-    encoder: Encoder = _family(found.family).load(found.source)
+def _loaded(found: Named, device: str | None) -> Encoder:
+    encoder: Encoder = _family(found.family).load(found.source, device)
     if found.offer and found.offer.text:
         whose = replace(encoder, model=f"{found.family}:{found.source}")  # which `over` checks
         encoder = _family("sentence").over(whose, found.offer.text)

@@ -192,11 +192,9 @@ class Encoder:
             vectors of two spaces are never compared.
         dim: Length of a vector.
         towers: One tower per modality that the model knows.
-        remark: What a person should know of how it runs: device, precision and the reason.
     """
 
     model: str
     space: str
     dim: int
     towers: Mapping[Modality, Tower]
-    remark: str | None = None

@@ -155,7 +155,7 @@ class ColourFamily:
         self.cache = cache
         self.modalities = modalities  # by source; all where there is none
         self.loaded: list[str] = []
-        self.remark: str | None = None
+        self.devices: list[str | None] = []
 
     def place(self, source: str) -> Path:
         """Names the file."""
@@ -171,6 +171,7 @@ class ColourFamily:
     def load(self, source: str, device: str | None = None) -> Encoder:
         """Makes an encoder that names itself otherwise than ``--model`` does."""
         self.loaded.append(source)
+        self.devices.append(device)
         told = self.describe(source)
         towers = colour_encoder().towers
         return Encoder(
@@ -178,7 +179,6 @@ class ColourFamily:
             told.space,
             DIM,
             {kind: towers[kind] for kind in told.modalities},
-            self.remark,
         )
 
     def over(self, encoder: Encoder, text_source: str) -> Encoder:

@@ -37,6 +37,12 @@ demo: .venv/base
 	$(BIN)/anyseek search "cow" -k 2 --in each
 	$(BIN)/anyseek similar data/samples/photos/german-shepherd.jpg -k 3 --in audio
 	$(BIN)/anyseek similar data/samples/sounds/sheep-bleating.wav -k 3 --in image
+	$(BIN)/anyseek classify data/samples/photos/kitten-with-wool.jpg data/samples/sounds/thunder.ogg \
+		--labels cat,thunder,castle
+	$(BIN)/anyseek groups -n 4
+	$(BIN)/anyseek duplicates
+	$(BIN)/anyseek evaluate data/samples -k 1
+	$(BIN)/anyseek check
 	$(BIN)/anyseek status
 
 lint: .venv/test

@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -261,6 +262,8 @@ def pull(found: Named, progress: Progress) -> None:
     """
     if found.in_folder:
         raise ModelError(f"{found.name} is a folder on this machine; there is nothing to fetch")
+    # which would tell of each of its tries to reach the hub; what comes of them is told once
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         _family(found.family).pull(found.source, progress)
         if found.offer and found.offer.text:

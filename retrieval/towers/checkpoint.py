@@ -305,7 +305,7 @@ def pull(source: str, patterns: Sequence[str], progress: Progress) -> None:
         """A bar that nobody sees: it tells ``progress`` of bytes, and nothing of files."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs["file"] = io.StringIO()
+            kwargs.update(file=io.StringIO(), disable=False)  # disabled, it would count nothing
             super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
 
         def update(self, n: float | None = 1) -> bool | None:

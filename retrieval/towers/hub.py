@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ def bar(progress: Progress) -> Any:
     from tqdm import tqdm  # the hub's own class would switch itself off where there is no terminal
 
     most = [0, 0]
+    lock = threading.Lock()  # several files are fetched at once
 
     class Told(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -134,9 +136,10 @@ def bar(progress: Progress) -> Any:
             self._of_bytes = options.get("unit") == "B"
 
         def update(self, n: float | None = 1) -> None:
-            self.n += n or 0
-            if self._of_bytes:  # another bar counts files
-                most[:] = max(most[0], int(self.n)), max(most[1], int(self.total or 0))
-                progress(most[0], most[1])
+            with lock:
+                self.n += n or 0
+                if self._of_bytes:  # another bar counts files
+                    most[:] = max(most[0], int(self.n)), max(most[1], int(self.total or 0))
+                    progress(most[0], most[1])
 
     return Told

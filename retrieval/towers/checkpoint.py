@@ -1,8 +1,4 @@
-"""Finds the files of a published model, tells what they are from their bytes, and fetches them.
-
-A source is a folder, or ``ORG/NAME`` on the Hugging Face hub, whose copy is looked for in the hub
-library's own cache. Finding and telling import no library: a cold search does both.
-"""
+"""Tells what the files of a published model are, from their bytes; imports no library."""
 
 from __future__ import annotations
 
@@ -11,64 +7,18 @@ import hashlib
 import json
 import os
 import re
-import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from retrieval.errors import ModelError, ModelMissingError
-from retrieval.towers.described import Progress
+from retrieval.errors import ModelError
 from retrieval.towers.device import cache_folder, write_whole
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-MAX_JSON = 64 << 20  # bytes; the largest tokenizers, of 250,000 pieces, have 17 MB
+MAX_JSON = 64 << 20  # bytes; the largest tokenizers have 35 MB
 MAX_HEADER = 100 << 20  # bytes of a safetensors header; the library's own limit
-_BLOCK = 1 << 20
+_LARGE = 1 << 20  # bytes; a smaller file is read as quickly as a note of its digest
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-
-
-def find(source: str, family: str) -> Path:
-    """Gives the folder that holds a model.
-
-    Args:
-        source: A folder, or ``ORG/NAME`` on the hub.
-        family: What stands before the colon in ``--model``, for the error.
-
-    Raises:
-        ModelMissingError: If it is a name on the hub that was never pulled.
-        ModelError: If it is neither a folder nor a name.
-    """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if not HUB_NAME.fullmatch(source) or ".." in source:
-        raise ModelError(
-            f"{source} is neither a folder nor a name on the hub: "
-            f"say {family}:ORG/NAME or {family}:FOLDER"
-        )
-    kept = hub_cache() / f"models--{source.replace('/', '--')}"
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        revision = (kept / "refs" / "main").read_text("ascii").strip()
-        snapshot = kept / "snapshots" / revision
-        if re.fullmatch(r"[0-9a-f]+", revision) and snapshot.is_dir():
-            return snapshot
-    raise missing(f"{family}:{source}")
-
-
-def missing(name: str) -> ModelMissingError:
-    """Makes the error for a model that is not here."""
-    return ModelMissingError(f"{name} is not on this machine: anyseek models pull {name}")
-
-
-def hub_cache() -> Path:
-    """Gives the folder of the hub library's cache, by that library's own variables."""
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface" / "hub"
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -91,21 +41,19 @@ def read_json(path: Path) -> Any:
     """
     try:
         if path.stat().st_size > MAX_JSON:
-            raise ModelError(f"{path} is too large for what it should be: pull the model again")
+            raise ModelError(f"{path} is too large for what it should be: fetch it again")
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read ({error.strerror}): pull the model again"
-        ) from None
+        raise ModelError(f"{path} cannot be read ({error.strerror}): fetch it again") from None
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is damaged ({error}): pull the model again") from None
+        raise ModelError(f"{path} is damaged ({error}): fetch it again") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """Reads a JSON file that holds one object; errors as ``read_json``."""
     table = read_json(path)
     if not isinstance(table, dict):
-        raise ModelError(f"{path} is damaged (it holds no object): pull the model again")
+        raise ModelError(f"{path} is damaged (it holds no object): fetch it again")
     return table
 
 
@@ -115,6 +63,14 @@ def read_object(path: Path) -> dict[str, Any]:
 def pickles_allowed() -> bool:
     """Tells whether the user lets weights be read out of pickles."""
     return os.environ.get("ANYSEEK_ALLOW_PICKLE") == "1"
+
+
+def refused(pickle: Path) -> ModelError:
+    """Makes the error for weights that are in a pickle alone."""
+    return ModelError(
+        f"{pickle} is a pickle, which may run programs when it is opened: "
+        "get the model as safetensors, or set ANYSEEK_ALLOW_PICKLE=1 if you trust it"
+    )
 
 
 def weights(folder: Path) -> tuple[Path, ...]:
@@ -134,13 +90,10 @@ def weights(folder: Path) -> tuple[Path, ...]:
         found = _shards(several)
     elif pickles := [folder / name for name in PICKLES if (folder / name).is_file()]:
         if not pickles_allowed():
-            raise ModelError(
-                f"{pickles[0]} is a pickle, which could run any code: take a model with "
-                "safetensors, or set ANYSEEK_ALLOW_PICKLE=1 if you trust it"
-            )
+            raise refused(pickles[0])
         return tuple(_shards(pickles[0]) if pickles[0].suffix == ".json" else pickles[:1])
     else:
-        raise ModelError(f"there is no model.safetensors in {folder}: pull the model again")
+        raise ModelError(f"there is no model.safetensors in {folder}: fetch it again")
     for path in found:
         tensors(path)
     return tuple(found)
@@ -149,11 +102,11 @@ def weights(folder: Path) -> tuple[Path, ...]:
 def _shards(index: Path) -> list[Path]:
     table = read_object(index).get("weight_map")
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
-        raise ModelError(f"{index} is damaged (it has no weight_map): pull the model again")
+        raise ModelError(f"{index} is damaged (it has no weight_map): fetch it again")
     found = [inside(index.parent, name) for name in sorted(set(table.values()))]
     for path in found:
         if not path.is_file():
-            raise ModelError(f"{path} is missing: pull the model again")
+            raise ModelError(f"{path} is missing: fetch it again")
     return found
 
 
@@ -164,25 +117,33 @@ def tensors(path: Path) -> dict[str, tuple[int, ...]]:
         ModelError: If it is not such a file, or is cut short.
     """
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(MAX_HEADER, size):
-                raise ValueError("no header")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        ends = [entry["data_offsets"][1] for entry in header.values()]
-        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(MAX_HEADER, size - 8):
+                raise ValueError("it has no header")
+            table = json.loads(file.read(length))
+        table.pop("__metadata__", None)
+        shapes = {name: tuple(map(int, row["shape"])) for name, row in table.items()}
+        ends = [int(row["data_offsets"][1]) for row in table.values()]
     except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): fetch it again") from error
+    except (
+        LookupError,
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ModelError(
-            f"{path} cannot be read ({error.strerror}): pull the model again"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error) as error:
+            f"{path} is no safetensors file, or damaged ({error}): fetch it again"
+        ) from error
+    if size != (told := 8 + length + max(ends, default=0)):
         raise ModelError(
-            f"{path} is not a safetensors file ({error}): pull the model again"
-        ) from None
-    if size != 8 + length + max(ends, default=0):
-        raise ModelError(f"{path} is cut short or damaged: pull the model again")
+            f"{path} is cut short or damaged, with {size} bytes where its header tells {told}: "
+            "fetch it again"
+        )
     return shapes
 
 
@@ -210,14 +171,15 @@ def complete(folder: Path, info: Any, *, unused: Sequence[str] = ()) -> None:
         )
 
 
-def licence(folder: Path) -> str:
-    """Gives the licence that a model's card names at its top; "unknown" without one."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        with (folder / "README.md").open(encoding="utf-8") as file:
-            head = file.read(1 << 16)
-        found = re.match(r"---\n(?:.*\n)*?license:[ ]*['\"]?([\w.-]+)['\"]?[ ]*\n", head)
-        if found:
-            return found[1]
+def licence(card: Path | None) -> str:
+    """Gives the licence that a model's card names in the YAML at its top; "unknown" without one."""
+    with contextlib.suppress(OSError):
+        if card is not None:
+            with card.open("rb") as file:
+                head = file.read(1 << 16).decode("utf-8", "ignore").split("\n---", 1)[0]
+            found = re.search(r"^license:[ \t]*['\"]?([\w.+-]{1,40})", head, re.MULTILINE)
+            if found and head.startswith("---"):
+                return found[1]
     return "unknown"
 
 
@@ -240,88 +202,35 @@ def identity(files: Iterable[Path], *said: object, cache: Path | None = None) ->
 
 
 def digest(path: Path, *, cache: Path | None = None) -> str:
-    """Gives the digest of a file's content, without reading it where that was done before.
+    """Gives the SHA-256 of a file in hexadecimal digits.
 
-    The hub's cache names large files by their SHA-256. Others are read once for BLAKE2b, which is
-    kept under the file's path, size and time.
+    Large files of the hub's cache bear it as their name. Others are read once; after that, size and
+    time of change tell that they are the same.
+
+    Args:
+        path: The file, or a link to it.
+        cache: Folder in which digests of large files are kept; the platform's by default.
 
     Raises:
         ModelError: If it cannot be read.
     """
     real = path.resolve()
     if real.parent.name == "blobs" and _SHA256.fullmatch(real.name):
-        return f"sha256:{real.name}"
+        return real.name
     try:
-        stamp = real.stat()
-        folder = cache_folder(cache) / "digests"
-        key = f"{real}\n{stamp.st_size}\n{stamp.st_mtime_ns}".encode("utf-8", "surrogateescape")
-        note = folder / hashlib.blake2b(key, digest_size=16).hexdigest()
-        large = stamp.st_size > _BLOCK  # a smaller one is read as quickly as the note
-        if large:
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                kept = note.read_text("ascii")
-                if re.fullmatch(r"blake2b:[0-9a-f]{64}", kept):
-                    return kept
-        content = hashlib.blake2b(digest_size=32)
+        stat = real.stat()
+        stamp = [str(real), stat.st_size, stat.st_mtime_ns]
+        name = hashlib.blake2b(os.fsencode(real), digest_size=12).hexdigest()
+        note = cache_folder(cache) / "digests" / f"{name}.json"
+        if large := stat.st_size >= _LARGE:
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+                told = json.loads(note.read_text("utf-8"))
+                if told["file"] == stamp and _SHA256.fullmatch(told["sha256"]):
+                    return str(told["sha256"])
         with real.open("rb") as file:
-            while block := file.read(_BLOCK):
-                content.update(block)
+            made = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read ({error.strerror}): pull the model again"
-        ) from None
-    found = f"blake2b:{content.hexdigest()}"
+        raise ModelError(f"{path} cannot be read ({error.strerror}): fetch it again") from error
     if large:
-        write_whole(note, found.encode())
-    return found
-
-
-# ---- fetching ----------------------------------------------------------------------------------
-
-
-def pull(source: str, patterns: Sequence[str], progress: Progress) -> None:
-    """Fetches a model into the hub library's cache.
-
-    Args:
-        source: ``ORG/NAME``.
-        patterns: Which files, as shells write them; pickles are never among them unless allowed.
-        progress: Told bytes done and in all.
-
-    Raises:
-        ModelError: If it is no name, the library is missing, or the hub does not give it.
-    """
-    if not HUB_NAME.fullmatch(source) or ".." in source:
-        raise ModelError(f"{source} is not a name on the hub: say ORG/NAME")
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.utils import tqdm  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        raise ModelError("pulling needs one more library: pip install 'anyseek[text]'") from None
-    import io
-
-    most = [0, 0]
-
-    class Told(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
-        """A bar that nobody sees: it tells ``progress`` of bytes, and nothing of files."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.update(file=io.StringIO(), disable=False)  # disabled, it would count nothing
-            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
-
-        def update(self, n: float | None = 1) -> bool | None:
-            shown: bool | None = super().update(n)
-            if self.unit == "B":
-                most[:] = max(most[0], int(self.n)), max(most[1], int(self.total or 0))
-                progress(most[0], most[1])
-            return shown
-
-    try:
-        snapshot_download(
-            source,
-            allow_patterns=list(patterns),
-            ignore_patterns=None if pickles_allowed() else ["*.bin", "*.pt", "*.pth", "*.pkl"],
-            tqdm_class=Told,
-        )
-    except (OSError, ValueError) as error:  # the library's errors of network, rights and names
-        said = " ".join(str(error).split())[:200]
-        raise ModelError(f"{source} could not be pulled ({said}): try again later") from None
+        write_whole(note, json.dumps({"file": stamp, "sha256": made}).encode())
+    return made

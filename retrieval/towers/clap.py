@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import ModelError
-from retrieval.towers import checkpoint, clap_mel, frozen_text
+from retrieval.towers import checkpoint, clap_mel, frozen_text, hub
 from retrieval.towers.described import Described, Progress
 from retrieval.towers.device import CPU, Batches, Device, choose
 from retrieval.types import Encoder, Modality, Tower, Vectors
@@ -46,7 +46,7 @@ def describe(source: str) -> Described:
         ModelMissingError: If it was never pulled.
         ModelError: If it is another model, or its files are not whole.
     """
-    folder = checkpoint.find(source, FAMILY)
+    folder = hub.find(source, FAMILY)
     config, weights = _config(folder), checkpoint.weights(folder)
     _, path = _recipe(folder)
     told = [folder / name for name in _TEXTS if (folder / name).is_file()]
@@ -55,7 +55,7 @@ def describe(source: str) -> Described:
         dim=config["projection_dim"],
         modalities=(Modality.AUDIO, Modality.TEXT),
         size_bytes=sum(file.stat().st_size for file in weights),
-        licence=checkpoint.licence(folder),
+        licence=checkpoint.licence(folder / "README.md"),
     )
 
 
@@ -70,7 +70,7 @@ def load(source: str, device: str | None = None, *, cache: Path | None = None) -
     Raises:
         ModelError: As ``describe``.
     """
-    folder, told = checkpoint.find(source, FAMILY), describe(source)
+    folder, told = hub.find(source, FAMILY), describe(source)
     made, _ = _recipe(folder)
     towers: dict[Modality, Tower] = {
         Modality.AUDIO: AudioTower(folder, made, device),
@@ -82,8 +82,8 @@ def load(source: str, device: str | None = None, *, cache: Path | None = None) -
 
 
 def pull(source: str, progress: Progress) -> None:
-    """Fetches a model from the hub; see ``checkpoint.pull``."""
-    checkpoint.pull(source, PATTERNS, progress)
+    """Fetches a model from the hub; see ``hub.pull``."""
+    hub.pull(source, PATTERNS, progress)
 
 
 def _config(folder: Path) -> dict[str, Any]:

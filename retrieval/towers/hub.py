@@ -1,125 +1,145 @@
-"""Files of published models: where the hub's cache has them, whether they are whole, what they are.
+"""Finds published models in the hub library's own cache, and fetches them into it.
 
-The hub's cache has the layout of ``huggingface_hub``: ``models--ORG--NAME`` with ``refs/main``,
-``snapshots/COMMIT/FILE`` as links, and ``blobs`` that are named by the digest of their content.
-Nothing here imports a library.
+The cache has ``models--ORG--NAME`` with ``refs/main``, ``snapshots/COMMIT/FILE`` as links, and
+``blobs``. Finding imports no library: a cold search does it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import os
 import re
-from contextlib import suppress
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import ModelError, ModelMissingError
-from retrieval.towers.device import cache_folder, write_whole
+from retrieval.towers.checkpoint import pickles_allowed
+from retrieval.towers.described import Progress
 
-MAX_JSON = 64 << 20  # bytes; the largest tokenizers have 35 MB
-MAX_HEADER = 100 << 20  # bytes of a safetensors header; the library's own limit
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 PLAIN_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 
 
-def hub_cache() -> Path:
-    """Gives the folder of the hub's cache, by the rules of ``huggingface_hub``."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(name):
-            return Path(os.environ[name]).expanduser()
-    home = (
-        os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/huggingface"
-    )
-    return Path(home).expanduser() / "hub"
+def find(source: str, family: str) -> Path:
+    """Gives the folder that holds a model.
+
+    Args:
+        source: A folder, or ``ORG/NAME`` on the hub.
+        family: What stands before the colon in ``--model``, for the error.
+
+    Raises:
+        ModelMissingError: If it is a name on the hub that was never pulled.
+        ModelError: If it is neither a folder nor a name.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if not HUB_NAME.fullmatch(source):
+        raise ModelError(
+            f"{source} is neither a folder nor a name on the hub: "
+            f"say {family}:ORG/NAME or {family}:FOLDER"
+        )
+    if snapshot := _snapshot(source):
+        return snapshot
+    raise missing(f"{family}:{source}")
 
 
 def cached(repository: str, *files: str) -> Path | None:
-    """Finds the first of some files of a repository in the hub's cache."""
+    """Finds the first of some files of a repository in the hub's cache.
+
+    Raises:
+        ModelError: If no hub could have a repository of that name.
+    """
     if not (HUB_NAME.fullmatch(repository) or PLAIN_NAME.fullmatch(repository)):
         raise ModelError(f"{repository!r} is no name on a hub: it should be like ORG/NAME")
-    folder = hub_cache() / f"models--{repository.replace('/', '--')}"
-    try:
-        commit = (folder / "refs" / "main").read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    if not re.fullmatch(r"\w+", commit, re.ASCII):
-        return None
-    for name in files:
-        if (path := folder / "snapshots" / commit / name).is_file():
-            return path
+    snapshot = _snapshot(repository)
+    there = (snapshot / name for name in files) if snapshot else iter(())
+    return next((path for path in there if path.is_file()), None)
+
+
+def _snapshot(repository: str) -> Path | None:
+    """Finds the folder of a repository's files, as they were when it was last pulled."""
+    kept = hub_cache() / f"models--{repository.replace('/', '--')}"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        commit = (kept / "refs" / "main").read_text("ascii").strip()
+        snapshot = kept / "snapshots" / commit
+        if re.fullmatch(r"[0-9a-f]+", commit) and snapshot.is_dir():
+            return snapshot
     return None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads an object from a JSON file.
+def hub_cache() -> Path:
+    """Gives the folder of the hub library's cache, by that library's own variables."""
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if cache:
+        return Path(cache).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "huggingface" / "hub"
+
+
+def missing(name: str) -> ModelMissingError:
+    """Makes the error for a model that is not here."""
+    return ModelMissingError(f"{name} is not on this machine: `anyseek models pull {name}`")
+
+
+# ---- fetching ----------------------------------------------------------------------------------
+
+
+def pull(source: str, patterns: Sequence[str], progress: Progress) -> None:
+    """Fetches a model into the hub library's cache.
+
+    Args:
+        source: ``ORG/NAME``.
+        patterns: Which files, as shells write them; pickles are never among them unless allowed.
+        progress: Told bytes done and in all.
 
     Raises:
-        ModelError: If it is none, or too large to be one.
+        ModelError: If it is no name, the library is missing, or the hub does not give it.
     """
+    if not HUB_NAME.fullmatch(source):
+        raise ModelError(f"{source} is not a name on the hub: say ORG/NAME")
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise ModelError(f"{path} is too large for a description")
-        found = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelMissingError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is damaged ({error})") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} holds no description of a model")
-    return found
-
-
-def header(weights: Path) -> dict[str, tuple[int, ...]]:
-    """Gives the shape of each tensor of a safetensors file, and checks that the file is whole.
-
-    Raises:
-        ModelError: If it is damaged or cut short.
-    """
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ModelError("pulling needs one more library: pip install 'anyseek[text]'") from None
     try:
-        with weights.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise ValueError("it has no header")
-            table = json.loads(file.read(length))
-        table.pop("__metadata__", None)
-        shapes = {name: tuple(map(int, row["shape"])) for name, row in table.items()}
-        end = max(int(row["data_offsets"][1]) for row in table.values())
-    except OSError as error:
-        raise ModelError(f"{weights} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ModelError(f"{weights} is no safetensors file, or damaged ({error})") from error
-    if size != 8 + length + end:
-        raise ModelError(
-            f"{weights} has {size} bytes where its header tells {8 + length + end}: fetch it again"
+        snapshot_download(
+            source,
+            allow_patterns=list(patterns),
+            ignore_patterns=None if pickles_allowed() else ["*.bin", "*.pt", "*.pth", "*.pkl"],
+            tqdm_class=bar(progress),
         )
-    return shapes
+    except Exception as error:  # of the network's libraries, which have no common base class
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(f"{source} could not be pulled ({said}): try again later") from error
 
 
-def digest(path: Path, *, cache: Path | None = None) -> str:
-    """Gives the SHA-256 of a file in hexadecimal digits.
+def bar(progress: Progress) -> Any:
+    """Gives a class of bars for the hub's library that draw nothing and tell ``progress`` of bytes.
 
-    Large files of the hub's cache bear it as their name. Others are read once; after that, size and
-    time of change tell that they are the same.
+    Of several bars of one download, the one that is furthest is told.
     """
-    real = path.resolve()
-    if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
-        return real.name
-    try:
-        stat = real.stat()
-        stamp = [str(real), stat.st_size, stat.st_mtime_ns]
-        name = hashlib.blake2b(os.fsencode(real), digest_size=12).hexdigest()
-        known = cache_folder(cache) / "digests" / f"{name}.json"
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            told = json.loads(known.read_text("utf-8"))
-            if told["file"] == stamp and re.fullmatch(r"[0-9a-f]{64}", told["sha256"]):
-                return str(told["sha256"])
-        with real.open("rb") as file:
-            made = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
-    if stat.st_size >= 1 << 20:  # what is small is read as quickly as its note would be
-        write_whole(known, json.dumps({"file": stamp, "sha256": made}).encode())
-    return made
+    from tqdm import tqdm  # the hub's own class would switch itself off where there is no terminal
+
+    most = [0, 0]
+    lock = threading.Lock()  # several files are fetched at once
+
+    class Told(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*arguments, **options | {"disable": True})
+            self.n, self.total = options.get("initial") or 0, options.get("total")
+            self._of_bytes = options.get("unit") == "B"
+
+        def update(self, n: float | None = 1) -> None:
+            with lock:
+                self.n += n or 0
+                if self._of_bytes:  # another bar counts files
+                    most[:] = max(most[0], int(self.n)), max(most[1], int(self.total or 0))
+                    progress(most[0], most[1])
+
+    return Told

@@ -25,6 +25,7 @@ from retrieval.towers import clip_pixels, export, open_clip_files
 from retrieval.towers.clip_tokens import Tokens, missing, trimmed
 from retrieval.towers.described import Described, Progress
 from retrieval.towers.device import Batches, Device, best_batch, choose
+from retrieval.towers.hub import bar
 from retrieval.towers.open_clip_files import Checkpoint
 from retrieval.types import Encoder, Modality, Tower, Vectors
 
@@ -265,7 +266,7 @@ def _fetch(source: str, wanted: open_clip_files.Wanted, progress: Progress) -> N
         raise missing() from None
     for name in wanted.files:
         try:
-            hf_hub_download(wanted.repository, name, tqdm_class=_told(progress))
+            hf_hub_download(wanted.repository, name, tqdm_class=bar(progress))
             if wanted.one:
                 return
         except LocalEntryNotFoundError as error:  # nothing here, and no way to the hub
@@ -287,20 +288,3 @@ def _unreached(source: str, wanted: open_clip_files.Wanted, error: Exception) ->
         f"{source} cannot be fetched: {wanted.repository} was not reached "
         f"({type(error).__name__}{': ' + reason[0][:200] if reason else ''})"
     )
-
-
-def _told(progress: Progress) -> Any:
-    """Gives a bar for the hub's library that draws nothing and tells ``progress`` instead."""
-    from tqdm import tqdm
-
-    class Told(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            options.pop("name", None)
-            super().__init__(*arguments, **options | {"disable": True})
-            self.n, self.total = options.get("initial", 0) or 0, options.get("total")
-
-        def update(self, n: float | None = 1) -> None:
-            self.n += n or 0
-            progress(int(self.n), int(self.total or 0))
-
-    return Told

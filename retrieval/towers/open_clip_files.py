@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from retrieval.errors import ModelError, ModelMissingError
 from retrieval.towers import clip_pixels
+from retrieval.towers.checkpoint import (
+    digest,
+    licence,
+    pickles_allowed,
+    read_object,
+    refused,
+    tensors,
+)
 from retrieval.towers.clip_pixels import Preprocess
-from retrieval.towers.hub import PLAIN_NAME, cached, digest, header, read_json
+from retrieval.towers.hub import PLAIN_NAME, cached, missing
 from retrieval.towers.open_clip_tables import architecture, pretrained, tag_of
 
 CONFIG = "open_clip_config.json"
@@ -83,12 +88,12 @@ def wanted(source: str) -> tuple[Wanted, ...]:
     kind, name = _parsed(source)
     if kind == "local-dir":
         found: list[Wanted] = []
-        config = read_json(_folder(name) / CONFIG)
+        config = read_object(_folder(name) / CONFIG)
     elif kind == "hf-hub":
         found = [Wanted(name, (CONFIG,)), Wanted(name, (*SAFE, *_allowed(PICKLES)))]
         found.append(Wanted(name, (*TOKENIZERS, "README.md"), one=False))
         path = cached(name, CONFIG)
-        config = read_json(path) if path else {}
+        config = read_object(path) if path else {}
     else:
         arch, tag = name.split("/", 1)
         config = {"model_cfg": architecture(arch)}
@@ -115,7 +120,7 @@ def find(source: str) -> Checkpoint:
     path = folder / CONFIG if folder else cached(name, CONFIG)
     if path is None or not path.is_file():
         raise _absent(source, f"no {CONFIG}" if folder else "")
-    told = read_json(path)
+    told = read_object(path)
     config, preprocess = told.get("model_cfg"), told.get("preprocess_cfg")
     if not isinstance(config, dict) or not isinstance(preprocess, dict):
         raise ModelError(f"{path} lacks model_cfg or preprocess_cfg: it is no model of open_clip")
@@ -125,7 +130,7 @@ def find(source: str) -> Checkpoint:
     else:
         weights, pickled = _weights_in(folder)
     if weights is None and pickled is not None:
-        raise _pickle(pickled)
+        raise refused(pickled)
     if weights is None:
         raise _absent(source, "no weights, as open_clip_model.safetensors" if folder else "")
     card = folder / "README.md" if folder else cached(name, "README.md")
@@ -139,7 +144,7 @@ def _by_architecture(source: str, arch: str, tag: str) -> Checkpoint:
         weights = cached(repository, *files)
         if weights is None:
             pickled = cached(repository, *PICKLES)
-            raise _pickle(pickled) if pickled else _absent(source)
+            raise refused(pickled) if pickled else _absent(source)
         row = pretrained(arch)[tag_of(tag)]
         config["quick_gelu"] = bool(row.get("quick_gelu", False))  # what it was trained with
         return _checked(source, config, row, weights, None, cached(repository, "README.md"))
@@ -155,7 +160,7 @@ def _by_architecture(source: str, arch: str, tag: str) -> Checkpoint:
             f"does not tell: put it into a folder with its {CONFIG}, and use local-dir:FOLDER"
         )
     if weights.suffix != ".safetensors" and not _allowed((tag,)):
-        raise _pickle(weights)
+        raise refused(weights)
     return _checked(source, config, {}, weights, None, None)
 
 
@@ -190,9 +195,9 @@ def _checked(
                 raise _absent(source)
             described = found.parent
     if weights.suffix == ".safetensors":
-        header(weights)
+        tensors(weights)
     how = clip_pixels.read(preprocess, _size(config))
-    return Checkpoint(source, config, how, weights, tokenizer, described, _licence(card))
+    return Checkpoint(source, config, how, weights, tokenizer, described, licence(card))
 
 
 def _parsed(source: str) -> tuple[str | None, str]:
@@ -250,31 +255,13 @@ def _weights_in(folder: Path) -> tuple[Path | None, Path | None]:
 
 
 def _allowed(pickles: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(pickles) if os.environ.get("ANYSEEK_ALLOW_PICKLE") == "1" else ()
-
-
-def _pickle(path: Path) -> ModelError:
-    return ModelError(
-        f"{path.name} is a pickle, which may run programs when it is opened: "
-        "get the model as safetensors, or set ANYSEEK_ALLOW_PICKLE=1 if you trust it"
-    )
+    return tuple(pickles) if pickles_allowed() else ()
 
 
 def _absent(source: str, why: str = "") -> ModelMissingError:
     if why:
         return ModelMissingError(f"{source} is not complete: {why}")
-    return ModelMissingError(f"{source} is not on this machine: `anyseek models pull {source}`")
-
-
-def _licence(card: Path | None) -> str:
-    """Reads the licence from the head of a model's card, a few lines of YAML."""
-    with suppress(OSError, UnicodeDecodeError):
-        if card is not None and card.is_file():
-            with card.open("rb") as file:
-                head = file.read(1 << 16).decode("utf-8", "ignore").split("\n---", 1)[0]
-            if found := re.search(r"^license:\s*['\"]?([\w.+-]{1,40})", head, re.MULTILINE):
-                return found[1]
-    return "unknown"
+    return missing(source)
 
 
 def _weights_of(arch: str, tag: str) -> tuple[str, tuple[str, ...], bool]:

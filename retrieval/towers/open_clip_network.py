@@ -16,9 +16,9 @@ import numpy as np
 
 from retrieval.errors import ModelError
 from retrieval.towers import export
+from retrieval.towers.checkpoint import tensors
 from retrieval.towers.clip_pixels import Preprocess
 from retrieval.towers.clip_tokens import TOKENIZER, Settings, Tokens, missing, trimmed
-from retrieval.towers.hub import header
 from retrieval.towers.open_clip_files import Checkpoint
 
 TEXTS = (
@@ -90,7 +90,7 @@ def _check_text(folder: Path) -> None:
 
 def _check_positions(network: Any, checkpoint: Checkpoint) -> None:
     """Refuses tables of positions for another size, which open_clip would stretch silently."""
-    stored = header(checkpoint.weights)
+    stored = tensors(checkpoint.weights)
     for name, own in network.state_dict().items():
         there = stored.get(name, tuple(own.shape))
         if "positional_embedding" in name and there != tuple(own.shape):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import ModelError
+from retrieval.towers.checkpoint import read_object
 from retrieval.towers.clip_tokens import missing
-from retrieval.towers.hub import PLAIN_NAME, read_json
+from retrieval.towers.hub import PLAIN_NAME
 
 
 def _package() -> Path:
@@ -30,7 +31,7 @@ def architecture(name: str) -> dict[str, Any]:
     path = _package() / "model_configs" / f"{name}.json"
     if not PLAIN_NAME.fullmatch(name) or not path.is_file():
         raise ModelError(f"open_clip has no architecture {name!r}")
-    return read_json(path)
+    return read_object(path)
 
 
 def pretrained(arch: str) -> dict[str, dict[str, Any]]:

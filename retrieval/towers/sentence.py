@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.errors import ModelError
-from retrieval.towers import checkpoint, frozen_text, sentence_card
+from retrieval.towers import checkpoint, frozen_text, hub, sentence_card
 from retrieval.towers.described import Described, Progress
 from retrieval.towers.device import Batches, choose
 from retrieval.towers.sentence_card import Card
@@ -66,7 +66,7 @@ def describe(source: str) -> Described:
         ModelError: If it is another model, or its files are not whole, or it asks for code of its
             own.
     """
-    return _described(sentence_card.read(checkpoint.find(source, FAMILY)))
+    return _described(sentence_card.read(hub.find(source, FAMILY)))
 
 
 def _described(card: Card) -> Described:
@@ -77,7 +77,7 @@ def _described(card: Card) -> Described:
         dim=card.dim,
         modalities=card.modalities,
         size_bytes=sum(file.stat().st_size for file in card.weights),
-        licence=checkpoint.licence(card.folder),
+        licence=checkpoint.licence(card.folder / "README.md"),
     )
 
 
@@ -92,7 +92,7 @@ def load(source: str, device: str | None = None, *, cache: Path | None = None) -
     Raises:
         ModelError: As ``describe``.
     """
-    card = sentence_card.read(checkpoint.find(source, FAMILY))
+    card = sentence_card.read(hub.find(source, FAMILY))
     told = _described(card)
     towers: dict[Modality, Tower] = {Modality.TEXT: SentenceTower(card, told.space, cache=cache)}
     if Modality.IMAGE in card.modalities:
@@ -101,8 +101,8 @@ def load(source: str, device: str | None = None, *, cache: Path | None = None) -
 
 
 def pull(source: str, progress: Progress) -> None:
-    """Fetches a model from the hub; see ``checkpoint.pull``."""
-    checkpoint.pull(source, PATTERNS, progress)
+    """Fetches a model from the hub; see ``hub.pull``."""
+    hub.pull(source, PATTERNS, progress)
 
 
 def asking(encoder: Encoder) -> Encoder:

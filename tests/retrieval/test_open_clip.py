@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from retrieval.errors import ModelError, ModelMissingError
-from retrieval.towers import hub, open_clip, open_clip_files, open_clip_tables
+from retrieval.towers import checkpoint, hub, open_clip, open_clip_files, open_clip_tables
 from retrieval.towers.device import Device
 from retrieval.types import Modality
 from tests.retrieval.open_clip_checkpoints import CONFIGS, make, reference
@@ -200,18 +200,18 @@ def test_digest_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     weights = tmp_path / "weights"
     weights.write_bytes(b"x" * (1 << 20))
     expected = hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert hub.digest(weights, cache=tmp_path) == expected
+    assert checkpoint.digest(weights, cache=tmp_path) == expected
     monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
-    assert hub.digest(weights, cache=tmp_path) == expected
+    assert checkpoint.digest(weights, cache=tmp_path) == expected
     monkeypatch.undo()
     weights.write_bytes(b"y" * (1 << 20))
-    assert hub.digest(weights, cache=tmp_path) != expected
+    assert checkpoint.digest(weights, cache=tmp_path) != expected
     blob = tmp_path / "blobs" / ("ab" * 32)
     blob.parent.mkdir()
     blob.write_bytes(b"large")
     link = tmp_path / "link"
     link.symlink_to(blob)
-    assert hub.digest(link) == "ab" * 32
+    assert checkpoint.digest(link) == "ab" * 32
 
 
 # ---- what is refused -----------------------------------------------------------------------------

@@ -66,6 +66,8 @@ def main() -> None:
 
         render.remark(str(error))
         sys.exit(EXIT_ERROR)
+    except KeyboardInterrupt:  # in the moments that Typer does not watch over
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # `anyseek search ... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)

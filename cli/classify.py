@@ -269,9 +269,10 @@ def _classified(
 def _write_sidecars(found: list[Classified], kind: Kind) -> None:
     from cli import render
     from indexer import sidecars
-    from retrieval.errors import MediaError
+    from retrieval.errors import MediaError, StorageError
 
     written = 0
+    failed = False
     for one in found:
         labels = () if one.unknown else one.verdict.labels
         try:
@@ -279,7 +280,11 @@ def _write_sidecars(found: list[Classified], kind: Kind) -> None:
             written += 1
         except MediaError as error:
             render.remark(f"skipped {render.shown(one.path)}: it {error}")
-    render.remark(f"wrote {written} sidecar{'s' if written != 1 else ''}")
+            failed |= isinstance(error.__cause__, OSError)
+    told = f"wrote {written} sidecar{'s' if written != 1 else ''}"
+    if failed:
+        raise StorageError(f"{told}; the disk did not let the others be written, as said above")
+    render.remark(told)
 
 
 def _write_tags(found: list[Classified], labels: LabelSet, path: Path) -> None:

@@ -185,7 +185,10 @@ def adapter(
     ] = None,
     method: Annotated[Method, typer.Option(help="What is learned.")] = Method.LINEAR,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many; by default what the number of files asks for."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=2, help="Files of a step.")] = 256,
     rate: Annotated[
         float | None, typer.Option(min=0, help="Learning rate; the best of three by default.")
@@ -237,7 +240,11 @@ def adapter(
 
 def _tell(card: dict[str, Any]) -> None:
     """Says what was learned, a line for each thing that was measured."""
-    typer.echo(f"{card['space']}: {card['data']['train']} files learned, share {card['share']}")
+    files = card["data"]["train"]
+    if card.get("epoch") == 0:
+        typer.echo(f"{card['space']}: nothing better than the base was found in {files} files")
+    else:
+        typer.echo(f"{card['space']}: {files} files learned, share {card['share']}")
     for what, title in (("dev", "validation"), ("keep", "kept")):
         figures = card.get(what)
         if figures is None or not figures["after"]["queries"]:

@@ -260,7 +260,10 @@ class _Run:
         change = Relocation(twin.id, path, content.fingerprint, captions=job.captions)
         if job.known is not None and twin.id == job.known.id:
             self._batch.touched.append(replace(change, facts=job.facts))
-            self._report.unchanged += 1
+            if job.known.beside != job.file.beside.digest:  # the words beside it are others
+                self._report.updated += 1
+            else:
+                self._report.unchanged += 1
             self._progress.advance(1)
         elif is_gone(twin.path):
             self._batch.moves.append(change)

@@ -205,4 +205,4 @@ def _replace(path: Path, data: bytes) -> None:
         finally:
             hidden.unlink(missing_ok=True)
     except OSError as error:
-        raise MediaError(f"gets no sidecar: {error.strerror or error}") from None
+        raise MediaError(f"gets no sidecar: {error.strerror or error}") from error

@@ -19,7 +19,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from indexer.sidecars import Kind, path_of
+from retrieval.beside import sidecars
 from retrieval.errors import StorageError
+from retrieval.media import modality_of
+from retrieval.types import Modality
 
 COMPANIONS = (".xmp", ".anyseek.json")  # sidecars that go along when their file is moved
 LONGEST_NAME = 200  # bytes of a folder's name; file systems take 255
@@ -137,14 +141,38 @@ def carry_out(step: Step) -> None:
                 _copy(step.source, step.target)
             case Way.MOVE:
                 _move(step.source, step.target)
-                for ending in COMPANIONS:
-                    if _beside(step.source, ending).is_file():
-                        _move(_beside(step.source, ending), _beside(step.target, ending))
+                for old, new in _companions(step):
+                    if not os.path.lexists(new):
+                        _move(old, new)
     except OSError as error:
         raise StorageError(
             f"cannot {step.way} {step.source} to {step.target}: {error.strerror or error}; "
             "what was done before is kept, and the same command goes on"
         ) from error
+
+
+def _companions(step: Step) -> Iterator[tuple[Path, Path]]:
+    """Lists the sidecars of a file with their new places; what others share stays."""
+    source, target = step.source, step.target
+    old = path_of(source, Kind.JSON)
+    if old.is_file():
+        yield old, path_of(target, Kind.JSON)
+    names = [os.fsencode(path.name) for path in source.parent.iterdir()] + [_name(source)]
+    for name in sidecars(_name(source), names):
+        whole = name.startswith(_name(source) + b".")
+        shared = not whole and any(
+            name in sidecars(other, names)
+            for other in names
+            if other != _name(source) and modality_of(other) in (Modality.IMAGE, Modality.AUDIO)
+        )
+        if not shared:
+            ending = name[len(_name(source) if whole else os.fsencode(source.stem)) :]
+            base = _name(target) if whole else os.fsencode(target.stem)
+            yield source.with_name(os.fsdecode(name)), target.with_name(os.fsdecode(base + ending))
+
+
+def _name(path: Path) -> bytes:
+    return os.fsencode(path.name)
 
 
 def _move(source: Path, target: Path) -> None:
@@ -155,7 +183,11 @@ def _move(source: Path, target: Path) -> None:
     except OSError:  # another file system, or one without links
         _copy(source, target)
     _settle(target.parent)
-    source.unlink()
+    try:
+        source.unlink()
+    except FileNotFoundError:  # another process was first
+        target.unlink()
+        raise
 
 
 def _copy(source: Path, target: Path) -> None:

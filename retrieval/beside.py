@@ -7,6 +7,7 @@ in the same folder, and by its row of the folder's ``items.tsv``. A list has a h
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
 import hashlib
@@ -39,7 +40,8 @@ def sidecars(name: bytes, siblings: Collection[bytes]) -> tuple[bytes, ...]:
         siblings: Names of all files of the folder.
     """
     stem = os.path.splitext(name)[0]  # noqa: PTH122 (bytes)
-    candidates = [base + suffix for suffix in SUFFIXES for base in (name, stem)]
+    endings = [end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
+    candidates = [base + end for end in endings for base in (name, stem)]
     return tuple(one for one in dict.fromkeys(candidates) if one in siblings and one != name)
 
 
@@ -74,7 +76,7 @@ def read_list(path: bytes) -> dict[bytes, Words]:
     Raises:
         MediaError: If it cannot be read, is no table, or has no column ``file``.
     """
-    text = decoded(_bytes(path, LONGEST_LIST))
+    text = _rows_text(_bytes(path, LONGEST_LIST))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     try:
         header = [column.strip().casefold() for column in next(rows, [])]
@@ -85,7 +87,7 @@ def read_list(path: bytes) -> dict[bytes, Words]:
         for row in rows:
             if len(row) <= at or not (name := row[at].strip()) or name in (".", ".."):
                 continue
-            if "/" in name or "\0" in name:
+            if "/" in name or any("\0" in cell for cell in row):
                 continue
             cells = (one_line(cell) for place, cell in enumerate(row) if place != at)
             found.setdefault(os.fsencode(name), []).extend(cell for cell in cells if cell)
@@ -98,6 +100,29 @@ def read_list(path: bytes) -> dict[bytes, Words]:
         for name, cells in found.items()
         if cells
     }
+
+
+def _rows_text(data: bytes) -> str:
+    """Decodes a list; a row that is no UTF-8 keeps its bytes, which a file's name may be made of.
+
+    Where most of it is no UTF-8 it is in another encoding.
+    """
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return decoded(data)
+    lines = data.splitlines()
+    odd = sum(not _is_utf8(line) for line in lines)
+    if 2 * odd > sum(not line.isascii() for line in lines):
+        return decoded(data)
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _bytes(path: bytes, most: int) -> bytes:
@@ -184,7 +209,7 @@ class Neighbours:
     @functools.cached_property
     def _captions(self) -> Mapping[bytes, tuple[int, int]]:
         """Files that may describe others, with size and time; only those with a likely name."""
-        possible = [name for name in self._names if name.endswith(SUFFIXES)]
+        possible = [name for name in self._names if name.lower().endswith(SUFFIXES)]
         if not possible:
             return {}
         described = set(self._names)

@@ -29,6 +29,7 @@ EXIF_FIELDS = (
 SOUND_FIELDS = ("title", "artist", "album", "genre", "comment")
 
 DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
+OWN_LABELS = "{urn:anyseek:labels:1.0}labels"
 XMP_FIELDS = ("title", "description", "subject")
 LIST_ITEM = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li"
 
@@ -123,10 +124,16 @@ def _xmp(data: bytes) -> Iterator[str]:
         root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError):
         return
+    # labels of `anyseek classify`, which notes in the sidecar which ones are its own
+    guessed = {item.text for noted in root.iter(OWN_LABELS) for item in noted.iter(LIST_ITEM)}
     for name in XMP_FIELDS:
         for field in root.iter(DUBLIN_CORE + name):
             # alternatives are translations: the first is the default
             texts = [item.text or "" for item in field.iter(LIST_ITEM)]
+            if name == "subject":
+                texts = [text for text in texts if text not in guessed]
+                if not texts:
+                    continue
             if not texts:
                 yield field.text or ""
             elif name == "subject":

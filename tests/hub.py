@@ -41,8 +41,8 @@ def hub(models: Mapping[str, Path]) -> Iterator[tuple[str, list[str]]]:
                 files = sorted(p for p in folder.rglob("*") if p.is_file())
                 names = [str(p.relative_to(folder)) for p in files]
                 if path.startswith(f"/api/models/{name}/revision/"):
-                    listed = {"id": name, "sha": COMMIT, "siblings": []}
-                    listed["siblings"] = [{"rfilename": one} for one in names]
+                    siblings = [{"rfilename": one} for one in names]
+                    listed = {"id": name, "sha": COMMIT, "siblings": siblings}
                     self._send(json.dumps(listed).encode(), "application/json", whole)
                     return
                 if path.startswith(f"/api/models/{name}/tree/"):

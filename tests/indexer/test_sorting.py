@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,41 @@ def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr("indexer.sorting.os.link", refuse)
+
+
+def test_what_describes_a_file_goes_along(tmp_path: Path) -> None:
+    """Under its new name, too; what another file shares stays where both can be told."""
+    for name in ("a.jpg", "a.txt", "a.jpg.txt", "b.jpg", "b.wav", "b.txt", "b.jpg.xmp"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "out").mkdir()
+    for source, target in (("a.jpg", "a-2.jpg"), ("b.jpg", "b.jpg")):
+        carry_out(Step(Way.MOVE, tmp_path / source, tmp_path / "out" / target))
+    moved = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert moved == {
+        "a-2.jpg": "a.jpg",
+        "a-2.txt": "a.txt",
+        "a-2.jpg.txt": "a.jpg.txt",
+        "b.jpg": "b.jpg",
+        "b.jpg.xmp": "b.jpg.xmp",
+    }
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"out", "b.wav", "b.txt"}
+
+
+def test_a_file_that_another_process_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no second copy of it."""
+    source, target = tmp_path / "a.jpg", tmp_path / "out" / "a.jpg"
+    source.write_text("x")
+    link = os.link
+
+    def taken(*arguments: Any, **options: Any) -> None:
+        link(*arguments, **options)
+        source.rename(tmp_path / "elsewhere.jpg")
+
+    monkeypatch.setattr(os, "link", taken)
+    with pytest.raises(StorageError, match="cannot move"):
+        carry_out(Step(Way.MOVE, source, target))
+    assert not target.exists()
 
 
 def test_move_without_links(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
+from indexer import sidecars as labels_beside
 from retrieval import beside, inscribed
 from retrieval.errors import MediaError
 from retrieval.types import Source, Words
@@ -33,6 +34,7 @@ def test_sidecars_by_name() -> None:
     siblings = {b"a.txt", b"a.jpg.txt", b"a.xmp", b"b.txt", b"a.jpg", b"a.md", b"aa.txt"}
     assert beside.sidecars(b"a.jpg", siblings) == (b"a.jpg.txt", b"a.txt", b"a.xmp")
     assert beside.sidecars(b"c.jpg", siblings) == ()
+    assert beside.sidecars(b"CRAB.JPG", {b"CRAB.TXT"}) == (b"CRAB.TXT",)
     assert beside.sidecars(b"b.txt", siblings) == ()  # no file describes itself
 
 
@@ -51,6 +53,29 @@ def test_reads_an_xmp_sidecar(tmp_path: Path) -> None:
     path = tmp_path / "a.xmp"
     path.write_text(XMP)
     assert beside.read(os.fsencode(path)) == Words(Source.SIDECAR, SAID)
+
+
+def test_labels_of_a_model_are_no_words_of_people(tmp_path: Path) -> None:
+    """What ``anyseek classify`` wrote into a sidecar is left out; keywords beside it stay."""
+    picture = tmp_path / "a.jpg"
+    sidecar = labels_beside.write(picture, [("cow", 0.5)], labels_beside.Kind.XMP)
+    assert beside.read(os.fsencode(sidecar)) is None
+    sidecar.write_bytes(labels_beside.merged_xmp(XMP.encode(), ["cow", "sea"]))
+    assert beside.read(os.fsencode(sidecar)) == Words(Source.SIDECAR, SAID)
+
+
+def test_a_row_that_is_no_utf_8_is_one_row(tmp_path: Path) -> None:
+    """The others keep their letters, and a name may be of any bytes; so is a list of Windows."""
+    path = tmp_path / "items.tsv"
+    rows = "\ufefffile\ttitle\nföhr.jpg\tNordsee für alle\n".encode()
+    path.write_bytes(rows + b"\xff.jpg\tbad \xfe name\n\0.jpg\tnul\nb.jpg\tlast\n")
+    assert beside.read_list(os.fsencode(path)) == {
+        "föhr.jpg".encode(): Words(Source.MANIFEST, "Nordsee für alle"),
+        b"\xff.jpg": Words(Source.MANIFEST, "bad name"),
+        b"b.jpg": Words(Source.MANIFEST, "last"),
+    }
+    path.write_bytes("file\ttitle\na.jpg\tFöhr\n".encode("cp1252"))
+    assert beside.read_list(os.fsencode(path)) == {b"a.jpg": Words(Source.MANIFEST, "Föhr")}
 
 
 def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from retrieval.types import Modality
 START_SCALE = 20.0  # inverse temperature; it is learned, from the middle of where it ends
 DECAY = 0.1  # of the maps, that is towards the identity
 HIDDEN = 256  # of the branch; half of the bundled space's dimensions
+EPOCHS = 20
 AVERAGE = 0.95  # some epochs of ten steps
 LEAST_STEPS = 150  # of a training, however little there is: fewer do not leave the start
 
@@ -35,14 +36,14 @@ class Settings:
         branch: Whether heads are a branch of one hidden layer (CLIP-Adapter, Gao et al. 2021,
             arXiv 2110.04544), or a linear map.
         rate: Of AdamW.
-        epochs: At most; more where so few are less than ``LEAST_STEPS`` steps.
+        epochs: At most; ``None`` for 20, and more where those are less than ``LEAST_STEPS`` steps.
         batch: Items of a step, and as many of what is to be kept.
         seed: Of everything random.
     """
 
     branch: bool
     rate: float
-    epochs: int
+    epochs: int | None
     batch: int
     seed: int
 
@@ -180,7 +181,7 @@ def fit(
         return group_nce(said, items, model.log_scale.exp(), groups)
 
     steps = max(1, len(new) // min(settings.batch, len(new)))
-    epochs = max(settings.epochs, math.ceil(LEAST_STEPS / steps))
+    epochs = settings.epochs or max(EPOCHS, math.ceil(LEAST_STEPS / steps))
     maps = [one for head in model.heads.values() for one in head.parameters()]
     groups: list[dict[str, object]] = [
         {"params": maps, "lr": settings.rate, "weight_decay": DECAY},

@@ -27,7 +27,7 @@ class Request:
         name: Of the adapter; that of its folder by default.
         method: One of ``METHODS``.
         seed: Of everything random.
-        epochs: At most.
+        epochs: At most; ``None`` for what the number of files asks for.
         batch: Files of a step.
         rate: Fixed; by default the best of ``RATES``.
         command: What was typed, for the card.
@@ -46,7 +46,7 @@ class Request:
     name: str | None = None
     method: str = "linear"
     seed: int = 0
-    epochs: int = 20
+    epochs: int | None = None
     batch: int = 256
     rate: float | None = None
     command: str = ""

@@ -250,6 +250,8 @@ class Sides:
 
     def _fill(self, index: Path, data: Path, items: int) -> None:
         """Writes the same random unit vectors into both."""
+        for half in self._work.glob(f"{index.name}*"):  # of a run that did not end
+            shutil.rmtree(half) if half.is_dir() else half.unlink()
         encoder = open_clip.load(self._source, "cpu")
         random = np.random.default_rng(1)
         # rclip makes its tables itself

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval.errors import ModelError
-from retrieval.towers import clip_pixels
+from retrieval.towers import clip_pixels, clip_tokens
 from retrieval.towers.clip_tokens import Settings, cleaner, clip_ids, trimmed
 
 PIECES = st.sampled_from(
@@ -31,7 +36,11 @@ PIECES = st.sampled_from(
         "!?",
     ]
 )
-TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=120).map("".join))
+TEXTS = st.one_of(
+    st.text(max_size=60),
+    st.text(st.characters(max_codepoint=127), max_size=60),
+    st.lists(PIECES, max_size=120).map("".join),
+)
 
 
 @given(TEXTS)
@@ -54,13 +63,42 @@ def test_tokens_are_open_clips(text: str) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=50)
+@example("fish &amp;amp; chips")
+@example("a \x1b[31mred\x1b[0m house\r\n at dusk\x7f")
+@settings(max_examples=100)
 def test_cleaning_is_open_clips(text: str) -> None:
     """Each way of cleaning gives the same text."""
     from open_clip.tokenizer import get_clean_fn
 
     for kind in ("lower", "whitespace", "canonicalize"):
         assert cleaner(kind)(text) == get_clean_fn(kind)(text)
+
+
+def test_plain_words_need_no_mending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What most people type is cleaned without the library that mends broken texts."""
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    assert cleaner("lower")(" A dog,  on the beach! ") == "a dog, on the beach!"
+    with pytest.raises(ImportError):
+        cleaner("lower")("l\u00e4uft")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not packed",
+        gzip.compress(b"#version\n" + b"a b\n" * 48_893),
+        gzip.compress(b"#version\n" + b"a b\n" * 48_893 + b"ab\n"),
+    ],
+)
+def test_damaged_vocabulary(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vocabulary that is no gzip file, too short, or holds no pairs, is refused."""
+    (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(content)
+    found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    with pytest.raises(ModelError, match="reinstall open_clip_torch"):
+        clip_tokens._vocabulary()
 
 
 def test_no_such_cleaning() -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from retrieval.calibrate import Calibration
 from retrieval.feedback import adjusted
+from retrieval.fusion import log_relevance_of, logit_of
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -193,10 +194,9 @@ class Fed:
             cosines[:, list(self.liked)],
             cosines[:, list(self.unliked)],
         ).astype(np.float64)
-        chance = np.minimum(before.log_relevance, -1e-15)
-        logit = chance - np.log(-np.expm1(chance)) + self.slope * gain
+        logit = logit_of(before.log_relevance) + self.slope * gain
         kept = before.score > -np.inf
-        return Judged(before.score + gain, np.where(kept, -np.logaddexp(0, -logit), -np.inf))
+        return Judged(before.score + gain, np.where(kept, log_relevance_of(logit), -np.inf))
 
 
 class Tree(Protocol):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import ExchangeError, StorageError
 from retrieval.exchange import npy, parquet
+from retrieval.exchange.drafts import drafted, put
 from retrieval.store import Space, Store
 from retrieval.store.exchanging import START, PartRow
 
@@ -63,7 +62,8 @@ def leave(
         progress: Told how many vectors of how many are written.
 
     Raises:
-        ExchangeError: If there is nothing to write, or something is in the way.
+        ExchangeError: If there is nothing to write, something is in the way, or another process
+            writes there.
         StorageError: If the disk does not take it.
     """
     every_space = {space: _count(store, space) for space in _wanted(store, spaces)}
@@ -81,8 +81,6 @@ def leave(
         if path.is_dir() or (os.path.lexists(path) and not force):
             raise ExchangeError(f"{path} is there already; replace it with --force")
     total, done = sum(counts.values()), 0
-    token = secrets.token_hex(4)
-    temporary = {path: path.with_name(f".{path.name}.{token}.tmp") for path in every}
 
     def told(space: Space) -> Iterator[tuple[list[PartRow], NDArray[np.float16]]]:
         nonlocal done
@@ -94,30 +92,26 @@ def leave(
     left = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for space, paths in names.items():
-            files = [temporary[path] for path in paths]
-            if format == "parquet":
-                count = parquet.write(files[0], space, told(space), dtype)
-            else:
-                count = npy.write(files[0], files[1], space, told(space), dtype, counts[space])
-            for file in files:
-                _sync(file)
-            left.append(Left(space.name, tuple(paths), count))
-        for paths in names.values():
-            # an array must never meet the lines of an older one, not even if the power fails here
-            for path in paths[1:]:
-                path.unlink(missing_ok=True)
-            for path in paths:
-                temporary[path].replace(path)
+        with drafted(every) as drafts:
+            for space, paths in names.items():
+                files = [drafts[path] for path in paths]
+                if format == "parquet":
+                    count = parquet.write(files[0], space, told(space), dtype)
+                else:
+                    count = npy.write(files[0], files[1], space, told(space), dtype, counts[space])
+                for file in files:
+                    _sync(file)
+                left.append(Left(space.name, tuple(paths), count))
+            for paths in names.values():
+                # an array must never meet the lines of an older one, not even if the power fails
+                for path in paths[1:] if force else ():
+                    path.unlink(missing_ok=True)
+            put(drafts, replace=force)
     except OSError as error:
         raise StorageError(
             f"cannot write to {out} ({error.strerror or error}); choose another folder or free "
             "some space"
         ) from error
-    finally:
-        for path in temporary.values():
-            with contextlib.suppress(OSError):
-                path.unlink()
     return left
 
 

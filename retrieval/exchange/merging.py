@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from retrieval.errors import ExchangeError, StorageError
@@ -20,7 +19,7 @@ def merge(a: Path, b: Path, out: Path | None, *, prefer: str | None = None) -> J
         a: An index; with ``out`` it is only read.
         b: Another, which is only read.
         out: A path where nothing is; without it, ``a`` takes ``b`` in. The caller holds the right
-            to write there, see ``indexer.lock``.
+            to write there, see ``indexer.lock``; what a killed run left beside it is removed.
         prefer: ``"A"`` or ``"B"``, whose concepts win where both have one of a name.
 
     Raises:
@@ -38,7 +37,8 @@ def merge(a: Path, b: Path, out: Path | None, *, prefer: str | None = None) -> J
         joined = join(a, b, prefer=prefer)
         _seal(a)
         return joined
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    temporary = out.with_name(f".{out.name}.tmp")
+    _remove(temporary)  # of a run that was killed: nobody else may write to out now
     try:
         copy(a, temporary)
         joined = join(temporary, b, prefer=prefer, called=a)
@@ -48,11 +48,15 @@ def merge(a: Path, b: Path, out: Path | None, *, prefer: str | None = None) -> J
     except OSError as error:
         raise StorageError(f"cannot write {out} ({error.strerror or error})") from error
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(OSError):
-                temporary.with_name(temporary.name + suffix).unlink()
+        _remove(temporary)
     _seal(out)
     return joined
+
+
+def _remove(index: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with contextlib.suppress(OSError):
+            index.with_name(index.name + suffix).unlink()
 
 
 def _seal(index: Path) -> None:

@@ -274,3 +274,27 @@ def test_killed(tmp_path: Path) -> None:
     assert done.returncode == -9
     assert held(tmp_path / "a") == before
     assert merge(tmp_path / "a", tmp_path / "b", None) == Joined(1, 0, 0, 0)
+
+
+KILLED_BEFORE_THE_END = """
+import os, sys
+from pathlib import Path
+from retrieval.exchange import merging
+merging.os.fsync = lambda _: os.kill(os.getpid(), 9)  # all is written, and has no name yet
+merging.merge(*map(Path, sys.argv[1:]))
+"""
+
+
+def test_killed_beside_its_target(tmp_path: Path) -> None:
+    """What a killed merge left beside the new index goes with the next one."""
+    for name in "ab":
+        make(tmp_path / name, {}, name)
+    places = [tmp_path / name for name in ("a", "b", "c")]
+    done = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_END, *places])
+    assert done.returncode == -9
+    left = {path.name for path in tmp_path.iterdir()}
+    assert ".c.tmp" in left
+    assert "c" not in left
+    merge(*places)
+    assert not list(tmp_path.glob(".c*"))
+    assert check(tmp_path / "c").findings == ()

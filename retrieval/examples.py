@@ -1,7 +1,11 @@
-"""Files given as examples: the vector of each, taken from the index where it has it."""
+"""Files given as examples: the vector of each, taken from the index where it has it.
+
+So what is on a drive that is not plugged in can still be an example.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +35,8 @@ class Example:
 def example(store: Store, space: Space, encoder: Encoder, path: Path) -> Example:
     """Reads a file that need not be indexed; one that is, and has not changed, is not embedded.
 
+    An indexed file need not be there: then its vector is that of what was indexed.
+
     Args:
         store: An index.
         space: Whose vectors are wanted.
@@ -42,13 +48,13 @@ def example(store: Store, space: Space, encoder: Encoder, path: Path) -> Example
     """
     from retrieval import media  # a search in words needs no decoder
 
-    if not os.path.lexists(path):
-        raise QueryError(f"there is no file at {path}")
     if path.is_dir():
         raise QueryError(f"{path} is a folder; name a picture, a sound or a text")
     own = own_path(store, path)
     modality = media.modality_of(own)
     vector = None if modality is None else stored(store, space, own)
+    if vector is None and not os.path.lexists(path):
+        raise QueryError(f"there is no file at {path}")
     if modality is None or (vector is None and modality not in encoder.towers):
         raise QueryError(f"{path} is no kind of file that this index can be searched with")
     return Example(own, modality, embedded(encoder, modality, path) if vector is None else vector)
@@ -64,16 +70,14 @@ def own_path(store: Store, path: Path) -> bytes:
 
 
 def stored(store: Store, space: Space, own: bytes) -> Vectors | None:
-    """Gives an indexed file's vector, if the file is still what was indexed."""
+    """Gives an indexed file's vector, unless the file is there and no longer what was indexed."""
     stored = store.item(own)
     if stored is None:
         return None
-    try:
+    with contextlib.suppress(OSError):  # it is gone, or cannot be looked at
         stat = os.stat(own)  # noqa: PTH116 (bytes)
-    except OSError:
-        return None
-    if (stat.st_size, stat.st_mtime_ns) != (stored[1].size, stored[1].mtime_ns):
-        return None
+        if (stat.st_size, stat.st_mtime_ns) != (stored[1].size, stored[1].mtime_ns):
+            return None
     vectors = store.item_vectors(stored[0], space)
     return _mean(vectors.astype(np.float32)) if len(vectors) else None
 

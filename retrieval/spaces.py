@@ -302,7 +302,7 @@ class Spaces:
         path = Path(term.value)
         kind = _kind(path)
         reads = route.held.reason is None and Modality.TEXT in here.towers
-        if kind is None or kind in here.towers or not reads or not path.exists():
+        if kind is None or kind in here.towers or not reads:
             return
         if (route.held.space.name, term.value) in self._carried:
             return
@@ -314,6 +314,9 @@ class Spaces:
             from retrieval.examples import Example, own_path
             from retrieval.vocabulary.nearest import mean_of
 
+            own = own_path(self.store, path)
+            if not path.exists() and self.store.item(own) is None:
+                return
             other = Searcher(self.store, spec=one.spec)
             crossed = crossing(
                 other.vector_of(term),
@@ -325,7 +328,7 @@ class Spaces:
                 Shore(route.held.space.name, here.towers[Modality.TEXT]),
             )
             # words stand for it there, and so it is judged as words are
-            lent = Example(own_path(self.store, path), Modality.TEXT, crossed.vector[None])
+            lent = Example(own, Modality.TEXT, crossed.vector[None])
             route.searcher.asker.lend(term.value, lent)
             self._carried.add((route.held.space.name, term.value))
             words = ", ".join(crossed.words)

@@ -648,12 +648,26 @@ def test_examples_that_cannot_be_used_say_why(mixed: Store, encoder: Encoder, fi
         searcher.by_example(files / "gone.png", Wanted())
 
 
-def test_an_indexed_file_that_is_gone_cannot_be_an_example(
+def test_an_indexed_file_that_is_gone_is_an_example(
     store: Store, encoder: Encoder, files: Path
 ) -> None:
-    """Its vector may be of something that the person no longer means."""
-    path = paint(files / "a.png", red=9)
-    put(store, encoder, path)
+    """What was indexed is looked for, and nothing is read; one that was replaced is read."""
+    path, *others = (paint(files / name, red=9) for name in ("a.png", "b.png"))
+    others.append(paint(files / "c.png", blue=9))
+    put(store, encoder, path, *others)
+    before = Searcher(store, encoder).by_example(path, Wanted())
+    path.unlink()
+    embedded = _embedded(encoder, IMAGE)
+    assert Searcher(store, encoder).by_example(path, Wanted()) == before
+    assert _names(before) == ["b.png", "c.png"]
+    path.symlink_to(files / "nowhere.png")
+    assert Searcher(store, encoder).by_example(path, Wanted()) == before
+    assert _embedded(encoder, IMAGE) == embedded
+    path.unlink()
+    paint(path, blue=9)
+    assert _names(Searcher(store, encoder).by_example(path, Wanted())) == ["c.png", "b.png"]
+    assert _embedded(encoder, IMAGE) == embedded + 1
+    store.write(Batch(removed=[store.item(os.fsencode(path))[0]]), store.spaces()[0])  # type: ignore[index]
     path.unlink()
     with pytest.raises(QueryError, match=r"there is no file at .*a\.png"):
         Searcher(store, encoder).by_example(path, Wanted())

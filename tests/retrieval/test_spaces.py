@@ -170,6 +170,11 @@ def test_examples_go_where_they_are_known(
     assert sorted(names(hits)) == sorted(f"{name}.wav" for name in COLOURS if name != "red")
     (hit,) = spaces.answer(spaces.like(files / "red.wav"), Wanted(1, (IMAGE,))).hits
     assert hit.path.endswith(b"/red.png")
+    for name in ("red.png", "red.wav"):
+        (files / name).unlink()  # both are indexed
+    gone = Spaces(store)
+    assert gone.answer(gone.like(files / "red.png"), Wanted(100)) == answer
+    assert gone.answer(gone.like(files / "red.wav"), Wanted(1, (IMAGE,))).hits == (hit,)
     with pytest.raises(QueryError, match="there is no file at"):
         spaces.answer(spaces.like(files / "gone.png"), Wanted(1))
 

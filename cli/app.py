@@ -25,6 +25,7 @@ from cli import (
 )
 from cli import tags as tagging
 from cli.options import IndexOption, index_path
+from cli.start import EXIT_INTERRUPTED
 from retrieval.errors import AnyseekError, QueryError
 
 app = typer.Typer(
@@ -52,7 +53,6 @@ app.command("similar")(searching.similar)
 app.command("tags")(tagging.tags)
 
 EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130  # what a shell gives for Ctrl-C
 
 
 def main() -> None:

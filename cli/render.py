@@ -345,12 +345,17 @@ def status(
         when = datetime.fromtimestamp(summary.last_indexed_s, UTC).astimezone()
         lines.append(f"last indexed  {when:%Y-%m-%d %H:%M:%S}")
     lines.append(f"compared on   {device.name}: {device.reason}")
-    lines.append(
-        'next          anyseek search "a dog at the sea"'
-        if summary.items
-        else "next          anyseek index FOLDER"
-    )
+    lines.append(f"next          {_next(summary, missing or {})}")
     print("\n".join(lines))
+
+
+def _next(summary: Summary, missing: Collection[str]) -> str:
+    if not summary.items:
+        return "anyseek index FOLDER"
+    filled = {space for (space, _), count in summary.vectors.items() if count}
+    if filled and filled <= {*missing}:
+        return "anyseek similar FILE, for a file that is indexed; words need the model"
+    return 'anyseek search "a dog at the sea"'
 
 
 MODEL_HEADINGS = ("name", "embeds", "dim", "size", "licence", "here", "quality", "about")

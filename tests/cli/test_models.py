@@ -188,6 +188,15 @@ def test_status_and_pruning(
     assert "space         colours of a/heard (8 dimensions): 8 audio, 8 text" in told
     assert "without vectors yet: 1 text; run `anyseek index` again" in told
     assert f"{SEEN}, which made colours of hf-hub:a/seen, cannot be used: the weights" in told
+    assert out[-1] == 'next          anyseek search "a dog at the sea"'
+    heard = family.place("a/heard")
+    heard.rename(heard.with_suffix(".away"))
+    told = "\n".join(run("status")[1])
+    assert f"`anyseek models pull {HEARD}`" in told
+    assert told.endswith("anyseek similar FILE, for a file that is indexed; words need the model")
+    assert run("search", "red")[0] == 1
+    assert hits(run("similar", files / "red.png", "-k", "1")[1])[0].endswith(".png")
+    heard.with_suffix(".away").rename(heard)
     _, out, err = run("index", files)
     assert len(out) == 1
     assert err[0].startswith(f"anyseek: not brought up to date: {SEEN}, which made colours of")

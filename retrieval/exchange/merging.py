@@ -40,8 +40,8 @@ def merge(a: Path, b: Path, out: Path | None, *, prefer: str | None = None) -> J
     temporary = out.with_name(f".{out.name}.tmp")
     _remove(temporary)  # of a run that was killed: nobody else may write to out now
     try:
-        copy(a, temporary)
-        joined = join(temporary, b, prefer=prefer, called=a)
+        copy(a, temporary, final=out)
+        joined = join(temporary, b, prefer=prefer, called=a, final=out)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(out)

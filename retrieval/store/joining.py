@@ -31,15 +31,19 @@ class Joined:
     concepts: int
 
 
-def copy(index: Path, to: Path) -> None:
+def copy(index: Path, to: Path, *, final: Path | None = None) -> None:
     """Copies an index, as it is at one moment, without its derived files.
 
     Args:
         index: Is only read.
         to: A path where nothing is.
+        final: Where it will lie; messages name that.
+
+    Raises:
+        StoreError: If the disk does not take it.
     """
     with (
-        named_failures(to),
+        named_failures(final or to),
         closing(sqlite3.connect(location(index, write=False), uri=True)) as source,
         closing(sqlite3.connect(location(to, write=True), uri=True)) as target,
     ):
@@ -50,7 +54,12 @@ def copy(index: Path, to: Path) -> None:
 
 
 def join(
-    into: Path, other: Path, *, prefer: str | None = None, called: Path | None = None
+    into: Path,
+    other: Path,
+    *,
+    prefer: str | None = None,
+    called: Path | None = None,
+    final: Path | None = None,
 ) -> Joined:
     """Takes the items and concepts of another index in: all of them, or nothing on an error.
 
@@ -63,14 +72,16 @@ def join(
         other: Another of today's schema, which is only read.
         prefer: Whose concepts win where both have one of a name: ``"A"`` for ``into``, ``"B"`` for
             ``other``.
-        called: What messages call ``into``, if it is a file that a person has not named.
+        called: What messages call the index that ``into`` is a copy of, if it is one.
+        final: Where ``into`` will lie, as in ``copy``.
 
     Raises:
+        StoreError: If the disk does not take it.
         ExchangeError: If they have different spaces, or concepts of the same name and no one is
             preferred.
     """
     engine = open_engine(into, write=True)
-    with named_failures(called or into):
+    with named_failures(final or into):
         try:
             raw = engine.raw_connection()
             connection = raw.driver_connection

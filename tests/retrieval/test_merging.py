@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from retrieval.check import check
 from retrieval.errors import ExchangeError, IndexMissingError, NotAnIndexError, StorageError
 from retrieval.exchange.merging import merge
 from retrieval.store import Batch, Concept, Space, Store
-from retrieval.store.joining import Joined, join
+from retrieval.store.joining import Joined, copy, join
 from retrieval.types import Encoder, Fingerprint, Vectors
 from tests.conftest import make_record, rows_of, run_sql, unit_rows
 
@@ -221,6 +222,17 @@ def test_seals_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert (checked.findings, checked.compared) == ((), count)
 
 
+class Small:
+    """``sqlite3``, whose new files can have a few pages alone."""
+
+    def connect(self, name: str, *, uri: bool) -> sqlite3.Connection:
+        """Opens a file."""
+        connection = sqlite3.connect(name, uri=uri)
+        if name.endswith("rwc"):
+            connection.execute("PRAGMA max_page_count = 3")
+        return connection
+
+
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that cannot grow is left as it was."""
     a, b = tmp_path / "a", tmp_path / "b"
@@ -242,10 +254,13 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return engine
 
     monkeypatch.setitem(join.__globals__, "open_engine", small)
-    with pytest.raises(StorageError, match="is full: free some space"):
+    with pytest.raises(StorageError, match=f"the disk with {a} is full: free some space"):
         merge(a, b, None)
     assert rows_of(a) == before
-    with pytest.raises(StorageError, match="is full: free some space"):
+    with pytest.raises(StorageError, match=f"the disk with {tmp_path}/c is full: free some space"):
+        merge(a, b, tmp_path / "c")
+    monkeypatch.setitem(copy.__globals__, "sqlite3", Small())  # full before the copy is whole
+    with pytest.raises(StorageError, match=f"the disk with {tmp_path}/c is full: free some space"):
         merge(a, b, tmp_path / "c")
     assert sorted(path.name for path in tmp_path.iterdir() if "-" not in path.name) == ["a", "b"]
 

@@ -26,11 +26,13 @@ from retrieval.exchange.rows import (
     check_matrix,
     path_of,
     row_of,
+    unreadable,
     values_of,
 )
 from retrieval.store import Space
 
 DIGEST_BYTES = 8
+MAGIC = b"\x93NUMPY"  # at the beginning of every array
 MAX_LINE = 16 << 20  # a passage of text is a few hundred bytes
 
 
@@ -79,13 +81,12 @@ def mapped(path: Path) -> Matrix:
         ExchangeError: If it is no array of floats in rows.
     """
     try:
+        with path.open("rb") as file:  # NumPy would take it for a pickle or an archive otherwise
+            if file.read(len(MAGIC)) != MAGIC:
+                raise ValueError("no array")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
-        raise ExchangeError(f"{path} cannot be read as an array ({reason})") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ExchangeError(f"{path} holds several arrays, not one of vectors")
+    except Exception as error:  # NumPy passes on what tokenize and ast raise
+        raise unreadable(path, "an array of NumPy", error) from error
     check_matrix(path, array.shape, array.dtype.newbyteorder("=").name)
     return array
 

@@ -22,6 +22,7 @@ from retrieval.exchange.rows import (
     check_matrix,
     path_of,
     row_of,
+    unreadable,
     values_of,
 )
 from retrieval.store import Space
@@ -125,9 +126,8 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise ExchangeError(f"{path} cannot be read as Parquet ({reason})") from error
+    except (OSError, pa.ArrowException, UnicodeError) as error:
+        raise unreadable(path, "Parquet", error) from error
 
 
 def _names(schema: Any) -> str:

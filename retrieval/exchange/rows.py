@@ -186,6 +186,12 @@ def _modality(said: str | None, kind: Modality | None, path: bytes, where: str) 
             f"{where}: {os.fsdecode(path)!r} is no kind of file that anyseek reads, and no column "
             "`modality` says what it is"
         )
+    # a name without a suffix is no file's, but the key of a sample
+    if by_name is None and said is None and os.path.splitext(path)[1]:  # noqa: PTH122 (bytes)
+        raise ExchangeError(
+            f"{where}: {os.fsdecode(path)!r} should be {found}, and is no such file by its name; "
+            "leave it out, or give it the suffix of what it is"
+        )
     if by_name not in (None, found):
         raise ExchangeError(f"{where}: {os.fsdecode(path)!r} is {by_name} by its name, not {found}")
     return found
@@ -263,3 +269,19 @@ def check_matrix(file: Path, shape: tuple[int, ...], dtype: str) -> None:
         raise ExchangeError(f"{file} holds an array of shape {shape}, not one vector in each row")
     if dtype not in FLOATS:
         raise ExchangeError(f"{file} holds {dtype}, and vectors are {', '.join(FLOATS)}")
+
+
+def unreadable(file: Path, kind: str, error: Exception) -> ExchangeError:
+    """Gives the error for a file that is not what it should be.
+
+    Args:
+        file: To name.
+        kind: What it should be.
+        error: What a library raised; its words mean nothing to most people.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return ExchangeError(f"{file} cannot be read: {os.strerror(error.errno)}")
+    return ExchangeError(
+        f"{file} cannot be read as {kind}: it is damaged, cut short or of another kind; write or "
+        "copy it again"
+    )

@@ -298,10 +298,13 @@ def test_relative_paths(tmp_path: Path) -> None:
         ("b\0.jpg", "is no path of a file"),
         (None, "is no path of a file"),
         ("/a.wav", "is audio by its name, not image"),
+        ("/a.xyz", "'/a.xyz' should be image, and is no such file by its name; leave it out"),
     ):
         clip(folder, vectors, {"image_path": ["ok.jpg", path]})
         with pytest.raises(ExchangeError, match=f"img_emb_0.npy row 1: .*{reason}"):
             into(tmp_path / "a", folder)
+    clip(folder, vectors, {"image_path": ["ok.jpg", "000000012"]})  # the key of a sample
+    assert into(tmp_path / "b", folder).added == 2
 
 
 # ---- what is refused ---------------------------------------------------------------------------
@@ -384,6 +387,60 @@ def test_bad_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExchangeError, match="cannot be read as Parquet"):
         into(tmp_path / "a", folder)
     assert not (tmp_path / "a").exists() or content(tmp_path / "a") == {}
+
+
+OTHERWISE = "it is damaged, cut short or of another kind; write or copy it again"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GIF89a, or anything else",
+        b"PK\x03\x04" + bytes(40),  # as of a file of several arrays
+        b"\x80\x04N.",  # a pickle
+        b"\x93NUMPY",
+        b"\x93NUMPY\x09\x00\x10\x00" + b" " * 16,
+        b"\x93NUMPY\x01\x00\x08\x00({[\n\n\n\n\n",
+        b"\x93NUMPY\x01\x00\x08\x00{'a': }\n",
+        b"\x93NUMPY\x01\x00\x3e\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9, 9)}".ljust(61)
+        + b"\n",
+        b"PAR1",
+        b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1",
+    ],
+)
+@pytest.mark.parametrize(("suffix", "kind"), [("npy", "an array of NumPy"), ("parquet", "Parquet")])
+def test_files_that_are_something_else(tmp_path: Path, data: bytes, suffix: str, kind: str) -> None:
+    """One line with the file and what it should be, in our words and not in a library's."""
+    file = tmp_path / f"a.{suffix}"
+    file.write_bytes(data)
+    with pytest.raises(ExchangeError) as caught:
+        choosing.sources(file, tmp_path)
+    assert str(caught.value) == f"{file} cannot be read as {kind}: {OTHERWISE}"
+
+
+def test_an_array_that_cannot_be_opened(tmp_path: Path) -> None:
+    """The system's own words say why."""
+    (tmp_path / "a.npy").mkdir()
+    with pytest.raises(ExchangeError) as caught:
+        choosing.sources(tmp_path, tmp_path)
+    assert str(caught.value) == f"{tmp_path}/a.npy cannot be read: Is a directory"
+
+
+def test_paths_that_are_no_text(tmp_path: Path) -> None:
+    """A column of text may hold anything, if another program wrote it."""
+    paths = pa.Array.from_buffers(
+        pa.string(),
+        1,
+        [None, pa.py_buffer(bytes((0, 0, 0, 0, 2, 0, 0, 0))), pa.py_buffer(b"\xff/")],
+    )
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"path": paths, "vector": [[1.0, 0.0]]}), file)
+    (source,) = choosing.sources(file, tmp_path)
+    with pytest.raises(ExchangeError) as caught:
+        list(source.chunks())
+    assert str(caught.value) == f"{file} cannot be read as Parquet: {OTHERWISE}"
 
 
 @pytest.mark.parametrize(

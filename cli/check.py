@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.alone import alone, remark_on_writer
 from cli.options import IndexOption, index_path
 from retrieval.errors import IndexMissingError
 
@@ -33,6 +34,8 @@ def check(
         raise IndexMissingError(
             f"there is no index at {path} yet; make one with `anyseek index FOLDER`"
         )
+    if not repair:
+        remark_on_writer(path, "is checked")
     found = _mended(path, full) if repair else _checked(path, full)
     for finding in found.findings:
         print(finding)
@@ -55,11 +58,9 @@ def _checked(path: Path, full: bool) -> Checked:
 
 def _mended(path: Path, full: bool) -> Checked:
     """Repairs what a check finds, says so, and gives what a second check finds."""
-    from cli import render
-    from indexer.lock import exclusive
     from retrieval.check import repair as mend
 
-    with exclusive(path, on_wait=lambda: render.remark(f"waiting for another process on {path}")):
+    with alone(path):
         found = _checked(path, full)
         if not found.findings:
             return found

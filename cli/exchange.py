@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cli.alone import alone, remark_on_writer
 from cli.options import IndexOption, index_path
 from retrieval.errors import ExchangeError
 
@@ -140,7 +141,6 @@ def import_(
     if dim is not None and space is None:
         raise typer.BadParameter("--dim belongs to --space")
     from cli import render
-    from indexer.lock import exclusive
     from retrieval.exchange import choosing
     from retrieval.exchange.bringing import bring
     from retrieval.index import seal
@@ -149,10 +149,7 @@ def import_(
     found = choosing.sources(path, (root or Path.cwd()).absolute())
     target, chosen = choosing.target(found, model=model, space=space, dim=dim)
     place = index_path(index)
-    with (
-        exclusive(place, on_wait=lambda: render.remark(f"waiting for another process on {place}")),
-        Store(place, write=True) as store,
-    ):
+    with alone(place), Store(place, write=True) as store:
         with render.steps("importing") as progress:
             done = bring(
                 store, chosen, target, normalise=normalise, read=not no_hash, progress=progress
@@ -202,7 +199,6 @@ def merge(
     if (out is None) != into:
         raise typer.BadParameter("name the new index with -o OUT, or change A with --into")
     from cli import render
-    from indexer.lock import exclusive
     from retrieval.errors import IndexMissingError
     from retrieval.exchange.merging import merge as join
 
@@ -212,7 +208,10 @@ def merge(
     target = out or a
     if out is not None and out.exists():
         raise ExchangeError(f"{out} is there already; choose another place")
-    with exclusive(target, on_wait=lambda: render.remark(f"waiting for a process on {target}")):
+    with alone(target):
+        for index in (a, b):
+            if not (target.exists() and target.samefile(index)):
+                remark_on_writer(index, "is joined")
         done = join(a, b, out, prefer=None if prefer is None else prefer.value)
     print(
         f"{done.added} added from B, {done.replaced} newer in B, {done.kept} in both kept, "

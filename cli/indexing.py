@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from cli import render
+from cli.alone import alone
 
 if TYPE_CHECKING:
     from indexer.report import Report
@@ -46,7 +46,7 @@ def bring_up_to_date(
 
     named = [model(name, device=device) for name in names]  # before anything waits or is written
     reports: list[Report] = []
-    with _alone(target), Store(target, write=True) as store:
+    with alone(target), Store(target, write=True) as store:
         specs = list({one.space: one for one in named or _models_of(store, device)}.values())
         for spec in specs:
             where = runs_on(spec, device)
@@ -123,18 +123,7 @@ def prune(target: Path, names: Sequence[str], *, yes: bool) -> None:
                 abort=True,
                 err=True,
             )
-        with _alone(target), Store(target, write=True) as store:
+        with alone(target), Store(target, write=True) as store:
             store.drop_space(space)
             sweep(store)
         print(f"dropped {space.name}: {count} vectors")
-
-
-def _alone(target: Path) -> AbstractContextManager[None]:
-    from indexer.lock import exclusive
-
-    return exclusive(
-        target,
-        on_wait=lambda: render.remark(
-            f"another `anyseek index` is writing to {target}; waiting until it is done"
-        ),
-    )

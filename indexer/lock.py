@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ def exclusive(index: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
     """
     if index.is_dir():
         raise StorageError(f"{index} is a folder; --index takes the path of a file")
-    lock = FileLock(index.with_name(index.name + ".lock"))
+    lock = FileLock(_place(index))
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -41,3 +43,24 @@ def exclusive(index: Path, *, on_wait: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(index: Path) -> bool:
+    """Tells whether a process is writing to an index just now; changes nothing on the disk."""
+    try:
+        handle = os.open(_place(index), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # the file system knows no such locks
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def _place(index: Path) -> Path:
+    return index.with_name(index.name + ".lock")

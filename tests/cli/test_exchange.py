@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.cli.test_cli import SAMPLES, Anyseek
+from indexer.lock import exclusive
+from tests.cli.test_cli import COMMAND, SAMPLES, Anyseek
 from tests.conftest import rows_of, run_sql, unit_rows
 from tests.retrieval.test_exchange import clip
 
@@ -79,6 +81,42 @@ def test_check_and_repair(anyseek: Anyseek) -> None:
     assert anyseek.here("index", "photos").out.startswith(b"1 added")
     assert anyseek.here("check", "--index", "gone.db").code == 1
     assert not (anyseek.home / "gone.db").exists()
+
+
+def test_an_index_that_is_being_written(anyseek: Anyseek) -> None:
+    """What only reads says so and goes on; what writes says so and waits."""
+    shutil.copy(anyseek.index, anyseek.home / "b.db")
+    writer = f"anyseek: another `anyseek` is writing to {anyseek.index}; "
+    with exclusive(anyseek.index, on_wait=lambda: None):
+        done = anyseek.here("check")
+        assert (done.code, done.err) == (0, f"{writer}what it has committed by now is checked\n")
+        for two in ((anyseek.index, "b.db"), ("b.db", anyseek.index)):
+            done = anyseek.here("merge", *two, "-o", "c.db")
+            assert (done.code, done.err) == (
+                0,
+                f"{writer}what it has committed by now is joined\n",
+            )
+            (anyseek.home / "c.db").unlink()
+        started = []
+        for command in (("merge", str(anyseek.index), "b.db", "--into"), ("check", "--repair")):
+            process = subprocess.Popen(
+                [*COMMAND, *command],
+                env=anyseek.env,
+                cwd=anyseek.home,
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+            assert process.stderr is not None
+            assert process.stderr.readline() == f"{writer}waiting until it is done\n"
+            started.append(process)
+    for process in started:
+        assert process.communicate()[1] == ""
+        assert process.returncode == 0
+    assert anyseek.here("check").err == ""
+    done = anyseek.here("merge", str(anyseek.index), anyseek.index, "--into")
+    assert done.err.endswith("are the same index; name two\n")
+    assert done.err.count("\n") == 1
 
 
 def test_embeddings_of_a_model_that_is_not_here(anyseek: Anyseek) -> None:

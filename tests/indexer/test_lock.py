@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.lock import exclusive
+from indexer.lock import exclusive, is_held
 from retrieval.errors import StorageError
 from tests.indexer import inside
 
@@ -94,6 +94,18 @@ def test_free_index(tmp_path: Path) -> None:
         pass
     assert waits == []
     assert not index.exists()
+
+
+def test_who_looks_does_not_hold(tmp_path: Path) -> None:
+    """Whether an index is being written is seen from outside, and looking leaves nothing."""
+    index = tmp_path / "index.db"
+    assert not is_held(index)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+    with exclusive(index, on_wait=lambda: None):
+        assert is_held(index)
+        assert is_held(index)
+    assert not is_held(index)
+    assert not is_held(tmp_path / "no folder" / "index.db")
 
 
 def test_other_indexes_are_not_held_up(tmp_path: Path) -> None:

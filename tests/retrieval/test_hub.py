@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from retrieval.errors import ModelError
 from retrieval.towers import checkpoint, hub
+from tests.hub import COMMIT
+from tests.hub import hub as serving
 
-COMMIT = "c0ffee" * 6 + "abcd"
 FILES = {
     "config.json": b"{}",
     "model.safetensors": b"w" * 300_000,
@@ -23,65 +21,22 @@ FILES = {
 }
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Answers what ``snapshot_download`` asks of a hub that has one repository, ``made/model``."""
-
-    def do_GET(self) -> None:
-        """Tells of the repository, or sends a file."""
-        path = self.path.partition("?")[0]
-        if path == "/api/models/made/model/revision/main":
-            told = {
-                "id": "made/model",
-                "sha": COMMIT,
-                "siblings": [{"rfilename": n} for n in FILES],
-            }
-            self._send(json.dumps(told).encode())
-        elif path == f"/api/models/made/model/tree/{COMMIT}":
-            rows = [
-                {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
-                for name, content in FILES.items()
-            ]
-            self._send(json.dumps(rows).encode())
-        elif path.startswith(f"/made/model/resolve/{COMMIT}/"):
-            content = FILES[path.rpartition("/")[2]]
-            # large files are named by their SHA-256, as from the hub
-            self._send(content, hashlib.sha256(content).hexdigest())
-        else:
-            self.send_error(404)
-
-    do_HEAD = do_GET
-
-    def _send(self, content: bytes, etag: str = "") -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        if etag:
-            self.send_header("ETag", f'"{etag}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The cache of a machine that reaches a hub."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    """The cache of a machine that reaches a hub, which has ``made/model``."""
+    cache, model = tmp_path / "cache", tmp_path / "model"
+    model.mkdir()
+    for name, content in FILES.items():
+        (model / name).write_bytes(content)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     monkeypatch.delenv("ANYSEEK_ALLOW_PICKLE", raising=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving({"made/model": model}) as (address, _):
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         template = address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        yield tmp_path
-        server.shutdown()
-        thread.join()
+        yield cache
 
 
 def test_pull_and_find(served: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def index(
     ] = False,
 ) -> None:
     """Index folders: new and changed files are embedded, vanished ones forgotten."""
-    from cli import indexing
+    from cli import indexing, stopping
 
     if not paths and not prune:
         raise typer.BadParameter("name a folder or a file", param_hint="PATH...")
@@ -152,14 +152,15 @@ def index(
     if prune:
         indexing.prune(target, prune, yes=yes)
     if paths:
-        reports = indexing.bring_up_to_date(
-            target,
-            paths,
-            model or (),
-            device=device,
-            workers=workers,
-            batch_size=batch_size,
-        )
+        with stopping.stoppable(lambda: stopping.COMMITTED):
+            reports = indexing.bring_up_to_date(
+                target,
+                paths,
+                model or (),
+                device=device,
+                workers=workers,
+                batch_size=batch_size,
+            )
         if any(report.interrupted for report in reports):
             raise typer.Exit(EXIT_INTERRUPTED)
         if strict and any(report.failed for report in reports):

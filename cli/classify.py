@@ -14,6 +14,7 @@ import typer
 
 from cli import prompts
 from cli.options import IndexOption, NullOption, index_path
+from cli.stopping import stoppable
 from retrieval.errors import QueryError
 from retrieval.types import Modality
 
@@ -158,18 +159,31 @@ def classify(
             render.remark(f"and {skipped - render.NAMED_FAILURES} more that could not be used")
 
     shown = None if way is not None else format.value
-    verdicts.write(kept(), shown, null=null)
-    if not found:
-        render.remark("nothing there could be classified so")
-        return
-    if sidecar is not None and not dry_run:
-        from indexer.sidecars import Kind
+    stage = "nothing was written: run the same command again"
+    with stoppable(lambda: stage):
+        verdicts.write(kept(), shown, null=null)
+        if not found:
+            render.remark("nothing there could be classified so")
+            return
+        if sidecar is not None and not dry_run:
+            from indexer.sidecars import Kind
 
-        _write_sidecars(found, Kind(sidecar.value))
-    if write_tags and not dry_run:
-        _write_tags(found, given, index_path(index))
-    if way is not None and folder is not None:
-        _sort(found, folder, way, really=yes)
+            stage = "sidecars that are written are whole: run the same command for the others"
+            _write_sidecars(found, Kind(sidecar.value))
+        if write_tags and not dry_run:
+            stage = "all tags are kept, or none: run the same command again"
+            _write_tags(found, given, index_path(index))
+        if way is not None and folder is not None:
+            stage = _after_stop(way.value, really=yes)
+            _sort(found, folder, way, really=yes)
+
+
+def _after_stop(way: str, *, really: bool) -> str:
+    if not really:
+        return "this was the plan alone, and nothing was changed"
+    if way == "move":
+        return "what was moved stays so: run the same command for the others"
+    return f"what was done stays; the same command would {way} it once more"
 
 
 def _list_sets(language: str) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from cli.alone import alone, remark_on_writer
 from cli.options import IndexOption, index_path
+from cli.stopping import COMMITTED, stoppable
 from retrieval.errors import ExchangeError
 
 NAMED_UNREAD = 10  # files; more are counted
@@ -149,7 +150,11 @@ def import_(
     found = choosing.sources(path, (root or Path.cwd()).absolute())
     target, chosen = choosing.target(found, model=model, space=space, dim=dim)
     place = index_path(index)
-    with alone(place), Store(place, write=True) as store:
+    with (
+        stoppable(lambda: COMMITTED),
+        alone(place),
+        Store(place, write=True) as store,
+    ):
         with render.steps("importing") as progress:
             done = bring(
                 store, chosen, target, normalise=normalise, read=not no_hash, progress=progress
@@ -208,7 +213,7 @@ def merge(
     target = out or a
     if out is not None and out.exists():
         raise ExchangeError(f"{out} is there already; choose another place")
-    with alone(target):
+    with stoppable(lambda: _after_stop(a, b, out)), alone(target):
         for index in (a, b):
             if not (target.exists() and target.samefile(index)):
                 remark_on_writer(index, "is joined")
@@ -217,3 +222,12 @@ def merge(
         f"{done.added} added from B, {done.replaced} newer in B, {done.kept} in both kept, "
         f"{done.concepts} concept(s) from B, in {render.printable(str(target))}"
     )
+
+
+def _after_stop(a: Path, b: Path, out: Path | None) -> str:
+    """Says what a merge that was stopped left."""
+    if out is None:
+        return f"{a} has taken in all of {b} or nothing of it: run the same command to be sure"
+    if out.exists():  # all that is missing are derived files
+        return f"{out} is whole; `anyseek index` makes searches in it fast"
+    return f"{out} was not made: run the same command again"

@@ -10,6 +10,7 @@ import typer
 
 from cli import render
 from cli.alone import alone
+from cli.stopping import COMMITTED
 
 if TYPE_CHECKING:
     from indexer.report import Report
@@ -69,9 +70,7 @@ def bring_up_to_date(
             )
             reports.append(report)
             if report.interrupted:
-                render.remark(
-                    "interrupted; what is committed is kept: run the same command to go on"
-                )
+                render.remark(f"interrupted; {COMMITTED}")
                 break
     return reports
 

@@ -65,14 +65,14 @@ class Blend:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Queries that must all be answered, two or more."""
+    """Queries that must all be answered, two or more; none of them is such itself."""
 
     parts: tuple[Query, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Queries of which one must be answered, two or more."""
+    """Queries of which one must be answered, two or more; none of them is such itself."""
 
     parts: tuple[Query, ...]
 
@@ -154,14 +154,14 @@ class _Parser:
         while self._peek() == "OR":
             self._next += 1
             parts.append(self._all())
-        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+        return parts[0] if len(parts) == 1 else AnyOf(_flat(AnyOf, parts))
 
     def _all(self) -> Query:
         parts = [self._blend()]
         while self._peek() == "AND":
             self._next += 1
             parts.append(self._blend())
-        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+        return parts[0] if len(parts) == 1 else AllOf(_flat(AllOf, parts))
 
     def _blend(self) -> Query:
         if self._peek() == "-":
@@ -207,6 +207,15 @@ class _Parser:
         self._next += 1
         self._depth -= 1
         return query
+
+
+def _flat(kind: type[AllOf | AnyOf], parts: Sequence[Query]) -> tuple[Query, ...]:
+    """Takes in the parts of parts of the same kind: parentheses around them change nothing."""
+    return tuple(
+        one
+        for part in parts
+        for one in (part.parts if isinstance(part, kind) else (part,))  # flat themselves
+    )
 
 
 def _named(token: Token) -> str:

@@ -127,8 +127,8 @@ class Leaf:
 class Both:
     """Parts that must all be answered: the geometric mean of relevances.
 
-    It orders items as the product does, and stays comparable with the relevance of one part. What
-    stands in parentheses counts as one part.
+    It orders items as the product does, and stays comparable with the relevance of one part. An
+    ``OR`` in parentheses counts as one part.
     """
 
     parts: tuple[Tree, ...]

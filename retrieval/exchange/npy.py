@@ -88,7 +88,8 @@ def mapped(path: Path) -> Matrix:
     except Exception as error:  # NumPy passes on what tokenize and ast raise
         raise unreadable(path, "an array of NumPy", error) from error
     check_matrix(path, array.shape, array.dtype.newbyteorder("=").name)
-    return array
+    matrix: Matrix = array
+    return matrix
 
 
 def source(vectors: Path, root: Path) -> Source:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
-from indexer import lock, sidecars, sorting
+from indexer import sidecars, sorting
 from retrieval.exchange import bringing, merging
-from retrieval.store import Store
+from retrieval.store import Store, joining
 from tests.cli.test_cli import SAMPLES, Anyseek
 from tests.conftest import rows_of
 
@@ -68,7 +69,7 @@ def stopped(anyseek: Anyseek, *command: str | Path) -> str:
 def test_index(anyseek: Anyseek, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first file, too, as while it waits for another run."""
     with monkeypatch.context() as patched:
-        patched.setattr(lock, "FileLock", after(0, lock.FileLock))
+        patched.setattr("indexer.lock.FileLock", after(0, FileLock))
         assert stopped(anyseek, "index", "photos") == COMMITTED
     assert anyseek.here("index", "photos").err == ""
 
@@ -91,7 +92,7 @@ def test_merge(anyseek: Anyseek, monkeypatch: pytest.MonkeyPatch) -> None:
     before = rows_of(anyseek.home / "a.db")
     new, into = ("merge", "a.db", "b.db", "-o", "c.db"), ("merge", "a.db", "b.db", "--into")
     with monkeypatch.context() as patched:
-        patched.setattr(merging, "join", after(0, merging.join))
+        patched.setattr(merging, "join", after(0, joining.join))
         assert stopped(anyseek, *new) == "c.db was not made: run the same command again"
         assert not list(anyseek.home.glob("*c.db*.tmp*"))
         assert not (anyseek.home / "c.db").exists()

@@ -66,7 +66,7 @@ class Piece:
 
     Attributes:
         term: As it was written.
-        source: What kind of thing it is; concepts count as words.
+        source: What kind of thing it is; of a concept, see ``concepts.read_as``.
         vector: ``(dim,)`` float32 of length 1.
         phrased: Its renderings, if it is words.
         background: Of its cosines.
@@ -242,7 +242,8 @@ class Asker:
             found = self.example(term.value)
             source, vector = found.modality, found.vector[0]
         else:
-            vector = concepts.find(self._store, self._space, term.value).vector
+            concept = concepts.find(self._store, self._space, term.value)
+            source, vector = concepts.read_as(concept, _read_as(target)), concept.vector
         usual = self.calibration(source, target)
         return Piece(term, source, vector, phrased, self._background(vector, target, size, usual))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -158,6 +159,21 @@ def find(store: Store, space: Space, name: str) -> Concept:
         else "`anyseek concept list` shows those that there are"
     )
     raise QueryError(f"there is no concept {name}; {advice}")
+
+
+def read_as(concept: Concept, target: Modality) -> Modality:
+    """Says as which kind of query a concept is judged among items of a modality.
+
+    Among things of its examples' kind it stands out as words do. What it finds among others lies as
+    far from it as from the examples themselves, and by the words' map nothing there would be
+    relevant; `tests/benchmarks/concept_relevance.py` compares the two.
+    """
+    from retrieval.media import modality_of
+
+    kinds = Counter(kind for path in concept.positives if (kind := modality_of(path)) is not None)
+    if not kinds or target in kinds:
+        return Modality.TEXT
+    return kinds.most_common(1)[0][0]
 
 
 def nearest(

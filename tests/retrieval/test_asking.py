@@ -15,13 +15,14 @@ from retrieval.errors import QueryError
 from retrieval.query import Blend, Kind, Term, parse
 from retrieval.scoring import AVOIDED, Both, Either, Fed, Leaf, Negatives
 from retrieval.sense import Sense
-from retrieval.store import Batch, Space, Store
+from retrieval.store import Batch, Concept, Space, Store
 from retrieval.types import Encoder, Modality, Vectors
 from tests.conftest import make_record, unit_rows
 from tests.fakes import COLOURS, DIM, colour_encoder
 
-IMAGE, TEXT = Modality.IMAGE, Modality.TEXT
+AUDIO, IMAGE, TEXT = Modality.AUDIO, Modality.IMAGE, Modality.TEXT
 WORDS_TO_PICTURES = Calibration(a=4.0, b=-1.0, z=0.5, n=-0.2, mean=0.1, spread=0.2)
+SOUNDS_TO_PICTURES = Calibration(a=7.0, b=-2.0, z=0.0, n=0.0, mean=0.0, spread=0.1)
 PICTURES_TO_PICTURES = Calibration(a=9.0, b=-3.0, z=0.1, n=0.0, mean=0.3, spread=0.3)
 SIZE = 300
 
@@ -67,6 +68,37 @@ def settled(store: Store, vector: Vectors, usual: Calibration) -> tuple[float, f
     mean = (SIZE * cosines.mean() + 32 * usual.mean) / (SIZE + 32)
     variance = (SIZE * cosines.var() + 32 * usual.spread**2) / (SIZE + 32)
     return float(mean), float(variance**0.5)
+
+
+@pytest.mark.parametrize(
+    ("examples", "expected"),
+    [
+        (("/a.png",), WORDS_TO_PICTURES),
+        (("/a.wav", "/b.wav", "/c.png"), WORDS_TO_PICTURES),
+        (("/a.wav",), SOUNDS_TO_PICTURES),
+        (("/a.txt", "/a.wav", "/b.ogg"), SOUNDS_TO_PICTURES),
+        (("/a.wav", "/a.txt", "/b.txt"), WORDS_TO_PICTURES),
+        (("/no kind of file",), WORDS_TO_PICTURES),
+    ],
+)
+def test_a_concept_is_judged_by_its_examples(
+    store: Store, encoder: Encoder, examples: tuple[str, ...], expected: Calibration
+) -> None:
+    """Among things of their kind as words are, among others as most of the examples are."""
+    maps = {
+        (TEXT, IMAGE): WORDS_TO_PICTURES,
+        (IMAGE, IMAGE): PICTURES_TO_PICTURES,
+        (AUDIO, IMAGE): SOUNDS_TO_PICTURES,
+    }
+    (space,) = store.spaces()
+    paths = tuple(map(os.fsencode, examples))
+    store.put_concept(Concept("it", colour("red"), paths, (b"/x.png",), 0), space)
+    asker = Asker(store, space, encoder, calibrations=maps)
+    leaf = asker.scorer(parse(["<it>"]), IMAGE, SIZE).tree
+    assert isinstance(leaf, Leaf)
+    mean, spread = settled(store, colour("red"), expected)
+    assert leaf.calibration.a == pytest.approx(expected.a + expected.z / spread, rel=1e-4)
+    assert (leaf.mean, leaf.spread) == pytest.approx((mean, spread), rel=1e-4)
 
 
 def test_a_word_is_one_column(store: Store, asker: Asker) -> None:

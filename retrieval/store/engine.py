@@ -98,6 +98,8 @@ def named_failures(path: Path) -> Iterator[None]:
 
 def _named(path: Path, error: BaseException | None) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_IOERR and _is_full(path.parent):
+        code = sqlite3.SQLITE_FULL  # for files other than its own, SQLite does not tell
     match code:
         case sqlite3.SQLITE_NOTADB:
             return NotAnIndexError(
@@ -128,3 +130,10 @@ def _named(path: Path, error: BaseException | None) -> StoreError:
                 f"{path} is damaged; remove it and run `anyseek index` again to rebuild it"
             )
     return StoreError(f"the index {path} failed: {error}")
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return os.statvfs(folder).f_bavail == 0
+    except OSError:
+        return False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from retrieval.check import check
 from retrieval.errors import ExchangeError, IndexMissingError, NotAnIndexError, StorageError
 from retrieval.exchange.merging import merge
 from retrieval.store import Batch, Concept, Space, Store
+from retrieval.store.engine import named_failures
 from retrieval.store.joining import Joined, copy, join
 from retrieval.types import Encoder, Fingerprint, Vectors
 from tests.conftest import make_record, rows_of, run_sql, unit_rows
@@ -263,6 +266,21 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match=f"the disk with {tmp_path}/c is full: free some space"):
         merge(a, b, tmp_path / "c")
     assert sorted(path.name for path in tmp_path.iterdir() if "-" not in path.name) == ["a", "b"]
+
+
+def test_full_disk_that_sqlite_does_not_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its shared memory cannot grow it speaks of any failure."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    for free, said in ((9, "does not take or give data"), (0, "is full: free some space")):
+        monkeypatch.setattr(os, "statvfs", lambda _, free=free: SimpleNamespace(f_bavail=free))
+        with (
+            pytest.raises(StorageError, match=f"the disk with {tmp_path}/a {said}"),
+            named_failures(tmp_path / "a"),
+        ):
+            raise error
 
 
 KILLED = """

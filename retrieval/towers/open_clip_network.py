@@ -172,7 +172,8 @@ def texts(network: Any) -> Any:
 
         def forward(self, ids: Any) -> Any:
             own = self.network
-            made = own.text(ids) if hasattr(own, "text") else _shorter(own, ids)
+            whole = hasattr(own, "text") and not _ends(own)
+            made = own.text(ids) if whole else _shorter(own, ids)
             made = made[0] if isinstance(made, tuple) else made
             return nn.functional.normalize(made.float(), dim=-1)
 
@@ -180,17 +181,20 @@ def texts(network: Any) -> Any:
 
 
 def _shorter(network: Any, ids: Any) -> Any:
-    """Does what ``CLIP.encode_text`` does, for fewer tokens than the longest text has, too."""
+    """Does what ``encode_text`` does, for fewer tokens than the longest text has, too."""
     from open_clip.transformer import text_global_pool
     from torch import nn
 
+    own = getattr(network, "text", network)
     length = ids.shape[1]
-    x = network.token_embedding(ids) + network.positional_embedding[:length]
-    mask = network.attn_mask
-    x = network.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
-    x = network.ln_final(x)
-    x = text_global_pool(x, ids, network.text_pool_type, eos_token_id=network.text_eos_id)
-    projection = network.text_projection
+    x = own.token_embedding(ids) + own.positional_embedding[:length]
+    mask = own.attn_mask
+    x = own.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
+    x = own.ln_final(x)
+    pool = getattr(own, "text_pool_type", None) or own.pool_type
+    end = own.text_eos_id if hasattr(own, "text_eos_id") else own.eos_id
+    x = text_global_pool(x, ids, pool, eos_token_id=end)
+    projection = own.text_projection
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
@@ -290,4 +294,5 @@ def _ends(network: Any) -> str:
     text = getattr(network, "text", network)
     pool = getattr(text, "text_pool_type", getattr(text, "pool_type", ""))
     whole = getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False)
-    return "end" if text.attn_mask is not None and pool == "argmax" and not whole else ""
+    causal = getattr(text, "attn_mask", None) is not None
+    return "end" if causal and pool == "argmax" and not whole else ""

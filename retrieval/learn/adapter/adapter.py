@@ -10,6 +10,7 @@ from retrieval.calibrate import Calibration
 from retrieval.errors import MediaError, ModelError
 from retrieval.learn import sense
 from retrieval.learn.adapter import card
+from retrieval.learn.adapter.contexts import learn_contexts, text_tower
 from retrieval.learn.adapter.data import Data, arrays, digest_of, read
 from retrieval.learn.adapter.fitting import fitted
 from retrieval.learn.adapter.kept import Kept
@@ -42,13 +43,18 @@ def learn(request: Request, report: Report) -> dict[str, Any]:
     _check(request)
     spec, start = _base(request)
     encoder = spec.load()
+    if request.method == "context":
+        text_tower(encoder, request)  # which says at once if there can be none
     kept = Kept(request.work, encoder)
     material, data = read(request, kept, report)
-    learned = learn_heads(data, request, spec.space, start=start, report=report)
+    if request.method == "context":
+        learned = learn_contexts(data, request, encoder, start=start, report=report)
+    else:
+        learned = learn_heads(data, request, spec.space, start=start, report=report)
     content = adapted.packed(learned.heads)
     space = adapted.identity(spec.space, content)
     calibrations: dict[tuple[Modality, Modality], Calibration] = dict(spec.calibrations)
-    for pairs in data.dev:
+    for pairs in learned.dev:
         calibrations |= fitted(pairs, *embedded(learned.heads, pairs), seed=request.seed)
     plane = None
     if spec.sense() is not None:
@@ -111,7 +117,7 @@ def _base(request: Request) -> tuple[ModelSpec, Heads | None]:
             raise ModelError(f"{request.start} was learned on {here.base}, not on {name}")
         name = here.base
         heads_ = adapted.read_heads(request.start.expanduser().resolve(), here)
-        wanted = "down" if request.method == "mlp" else "linear"
+        wanted = {"mlp": "down", "context": "context"}.get(request.method, "linear")
         if not all(wanted in head for head in heads_.values()):
             raise ModelError(
                 f"the heads in {request.start} are of another method than {request.method}: "
@@ -130,6 +136,11 @@ def _check(request: Request) -> None:
     if request.method == "cache" and request.start is not None:
         raise MediaError(
             "a cache is not trained, so it has nothing to start from: leave out --from"
+        )
+    if request.method == "context" and request.keep is not None:
+        raise MediaError(
+            "a context cannot be mixed with the model without it: leave out --keep, "
+            "or use --method linear or mlp"
         )
     path = request.out / adapted.CARD
     if path.exists() and not adapted.is_adapter(request.out):

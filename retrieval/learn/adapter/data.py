@@ -119,6 +119,7 @@ def _pairs(
                     kinds=np.array(
                         [kinds.setdefault(text.casefold(), len(kinds)) for text in said], np.int64
                     ),
+                    said=tuple(said),
                 )
             )
     if not made[TRAIN]:

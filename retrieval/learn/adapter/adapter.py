@@ -11,7 +11,7 @@ from retrieval.errors import MediaError, ModelError
 from retrieval.learn import sense
 from retrieval.learn.adapter import card
 from retrieval.learn.adapter.contexts import learn_contexts, text_tower
-from retrieval.learn.adapter.data import Data, arrays, digest_of, read
+from retrieval.learn.adapter.data import Data, arrays, read
 from retrieval.learn.adapter.fitting import fitted
 from retrieval.learn.adapter.kept import Kept
 from retrieval.learn.adapter.material import (
@@ -19,6 +19,7 @@ from retrieval.learn.adapter.material import (
 )
 from retrieval.learn.adapter.methods import Heads, embedded, learn_heads
 from retrieval.learn.adapter.request import Request
+from retrieval.learn.atomic import digest_of
 from retrieval.learn.features import Report
 from retrieval.models import ModelSpec
 from retrieval.sense import Sense

@@ -21,6 +21,7 @@ from retrieval.learn.adapter.measures import Pairs, reciprocal
 from retrieval.learn.adapter.methods import Heads, Learned, kept_at, places_of, scores
 from retrieval.learn.adapter.request import Request
 from retrieval.learn.adapter.training import Numbers, best_of, trained
+from retrieval.learn.draws import one_of_each
 from retrieval.learn.features import Report
 from retrieval.learn.loop import Course
 from retrieval.learn.losses import choice, group_nce
@@ -133,8 +134,7 @@ def by_captions(pairs: Pairs, steering: Steering) -> Callable[[Contexts, Tensor]
     groups = torch.from_numpy(pairs.groups)
 
     def loss(model: Contexts, rows: Tensor) -> Tensor:
-        low, high = first[rows], first[rows + 1]
-        chosen = low + (torch.rand(len(rows)) * (high - low)).long()
+        chosen = one_of_each(first[rows], first[rows + 1])
         said = steering.embed(ids[chosen], model.vectors)
         return group_nce(said, items[rows], scale, groups[rows])
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253
 
 from retrieval.learn.adapter.measures import Pairs
-from retrieval.learn.adapter.training import Keep, Numbers, trained
+from retrieval.learn.adapter.training import Numbers, trained
+from retrieval.learn.draws import one_of_each
 from retrieval.learn.features import Report
-from retrieval.learn.loop import Course
+from retrieval.learn.loop import Course, Keep, temperatures
 from retrieval.learn.losses import group_nce
 from retrieval.towers.adapted import Head as Arrays
 from retrieval.types import Modality
@@ -161,7 +162,7 @@ def fit(
     maps = [one for head in model.heads.values() for one in head.parameters()]
     groups: list[dict[str, object]] = [
         {"params": maps, "lr": numbers.rate, "weight_decay": DECAY},
-        {"params": [model.log_scale], "lr": 5 * numbers.rate, "weight_decay": 0.0},
+        temperatures([model.log_scale], numbers.rate),
     ]
     judged = None if score is None else lambda one: score(one.arrays())
     best, course = trained(
@@ -203,7 +204,7 @@ class _Drawn:
             if not len(own):
                 continue
             low, high = self._starts[number][own], self._starts[number][own + 1]
-            chosen = low + (torch.rand(len(own)) * (high - low)).long()
+            chosen = one_of_each(low, high)
             groups = torch.from_numpy(one.groups)[own] + shift
             parts.append(
                 _Part(one.modality, self._items[number][own], self._texts[number][chosen], groups)

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.learn.adapter import heads, keys, measures
-from retrieval.learn.adapter.data import Data, arrays, digest_of
+from retrieval.learn.adapter.data import Data, arrays
 from retrieval.learn.adapter.measures import Pairs
 from retrieval.learn.adapter.request import Request
-from retrieval.learn.adapter.training import Keep, Numbers, best_of
+from retrieval.learn.adapter.training import Numbers, best_of
+from retrieval.learn.atomic import digest_of
 from retrieval.learn.features import Report
-from retrieval.learn.loop import Course
+from retrieval.learn.loop import Course, Keep
 from retrieval.towers import adapted
 from retrieval.towers.adapted import Head
 from retrieval.types import Modality, Vectors

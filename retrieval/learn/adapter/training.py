@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn  # noqa: TID253 - this module is only imported to train
 
 from retrieval.learn.adapter.request import Request
 from retrieval.learn.features import Report
-from retrieval.learn.loop import Course, Pace, Watch, run
+from retrieval.learn.loop import Course, Keep, Pace, Watch, run
 
 Model = TypeVar("Model", bound=nn.Module)
 Made = TypeVar("Made")
@@ -42,19 +41,6 @@ class Numbers:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Where a training goes on after a kill.
-
-    Attributes:
-        checkpoint: File.
-        key: Of what the training depends on.
-    """
-
-    checkpoint: Path | None = None
-    key: str = ""
-
-
 def trained(
     model: Model,
     groups: list[dict[str, object]],
@@ -80,12 +66,10 @@ def trained(
     """
     steps = max(1, count // min(numbers.batch, count))
     epochs = numbers.epochs or max(EPOCHS, math.ceil(LEAST_STEPS / steps))
-    watch = None
-    if score is not None:
-        watch = Watch(score, max(4, epochs // 5), keep.checkpoint, keep.key)
+    watch = None if score is None else Watch(score, max(4, epochs // 5))
     pace = Pace(epochs, numbers.batch, AVERAGE, warm=max(1, min(30, epochs * steps // 10)))
     stage = f"rate {numbers.rate:g}"
-    return run(model, groups, count, loss, pace, report=report, stage=stage, watch=watch)
+    return run(model, groups, count, loss, pace, report=report, stage=stage, watch=watch, keep=keep)
 
 
 def best_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import Tensor, nn  # noqa: E402
 
 from retrieval.learn import loop  # noqa: E402
 from retrieval.learn.draws import one_of_each, some_of_each  # noqa: E402
+from retrieval.learn.losses import info_nce  # noqa: E402
 from retrieval.learn.recipe import Heads, Losses  # noqa: E402
-from retrieval.learn.train import Corpus, Towers, train_heads  # noqa: E402
+from retrieval.learn.train import Corpus, Head, Towers, rooted, train_heads  # noqa: E402
 from tests.retrieval.test_learn import corpus  # noqa: E402
 
 CONTRAST = Losses(0.0, 0.0, 0.0, 0.0, 1.0, 0.9)
@@ -114,6 +116,50 @@ def heads(data: Corpus, *, report: loop.Report = quiet, work: Path | None = None
     torch.manual_seed(3)
     settings = Heads(6, 8, 3e-3, 0.1, 0.3, hidden=16)
     return train_heads(data, 8, settings, CONTRAST, report=report, stage="heads", work=work)
+
+
+def test_the_recipe_s_heads_are_what_a_plain_loop_makes_of_them() -> None:
+    """All of it written out, from the same seed: the same weights."""
+    data = corpus(32)
+    given = heads(data)
+
+    torch.manual_seed(3)
+    towers = Towers(Head(1280, 8, 16, 0.3), Head(32, 8, 16, 0.3))
+    average = copy.deepcopy(towers)
+    maps = [*towers.image.parameters(), *towers.text.parameters()]
+    scales = [towers.log_scale, towers.log_name_scale]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": maps, "lr": 3e-3, "weight_decay": 0.1},
+            {"params": scales, "lr": 1.5e-2, "weight_decay": 0.0},
+        ]
+    )
+    step = 0
+    for _ in range(6):
+        order = torch.randperm(32)
+        for start in range(0, 32, 8):
+            rows = order[start : start + 8].sort().values
+            torch.randint(1, (8,))  # of one view, this is the one
+            with torch.autocast("cpu", torch.bfloat16):
+                seen = towers.image(rooted(data.pooled[0, rows]))
+                turn = (torch.rand(8) * 2).long()  # after dropout has drawn
+                said = [data.captions[2 * rows + (turn + n) % 2] for n in range(5)]
+                texts = towers.text(torch.cat(said)).view(5, 8, 8)
+                scale = towers.log_scale.exp()
+            losses = [info_nce(one, seen, scale) for one in texts]
+            optimizer.zero_grad()
+            torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+            share = min(1, (step + 1) / 30) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / 24)))
+            for group, rate in zip(optimizer.param_groups, (3e-3, 1.5e-2), strict=True):
+                group["lr"] = rate * share
+            optimizer.step()
+            step += 1
+            with torch.no_grad():
+                keep = min(0.9, (1 + step) / (10 + step))
+                for kept, live in zip(average.parameters(), towers.parameters(), strict=True):
+                    kept.mul_(keep).add_((1 - keep) * live)
+    for name, one in average.state_dict().items():
+        torch.testing.assert_close(given.state_dict()[name], one, atol=1e-5, rtol=1e-4)
 
 
 def test_a_killed_training_of_the_recipe_goes_on_to_the_same_end(

@@ -26,6 +26,7 @@ class Method(StrEnum):
     LINEAR = "linear"
     MLP = "mlp"
     CACHE = "cache"
+    CONTEXT = "context"
 
 
 @app.callback()
@@ -184,12 +185,15 @@ def adapter(
         str | None, typer.Option(help="What the adapter is called; as its folder by default.")
     ] = None,
     method: Annotated[Method, typer.Option(help="What is learned.")] = Method.LINEAR,
+    context: Annotated[int, typer.Option(min=1, help="Vectors that --method context learns.")] = 4,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="At most so many; by default what the number of files asks for."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=2, help="Files of a step.")] = 256,
+    batch: Annotated[
+        int | None, typer.Option(min=2, help="Files of a step; 256, or 32 of contexts.")
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(min=0, help="Learning rate; the best of three by default.")
     ] = None,
@@ -224,6 +228,7 @@ def adapter(
         margin=margin,
         name=name,
         method=method.value,
+        context=context,
         seed=seed,
         epochs=epochs,
         batch=batch,
@@ -241,8 +246,9 @@ def adapter(
 def _tell(card: dict[str, Any]) -> None:
     """Says what was learned, a line for each thing that was measured."""
     files = card["data"]["train"]
-    if card.get("epoch") == 0:
-        typer.echo(f"{card['space']}: nothing better than the base was found in {files} files")
+    if not card["share"] or card.get("training", {}).get("epoch") == 0:
+        kept = "what it started from" if card["share"] else "the base"
+        typer.echo(f"{card['space']}: nothing better than {kept} was found in {files} files")
     else:
         typer.echo(f"{card['space']}: {files} files learned, share {card['share']}")
     for what, title in (("dev", "validation"), ("keep", "kept")):

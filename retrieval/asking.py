@@ -176,7 +176,8 @@ class Asker:
 
     def phrased(self, words: str, target: Kept, manner: Manner) -> Phrased:
         """Gives words in the templates for a modality."""
-        chosen = fitting(words, _read_as(target), manner.prompt)
+        plain = self._encoder.plain
+        chosen = fitting(words, _read_as(target), manner.prompt, plain=plain)
         key = (target, tuple(chosen.render(words)), manner.weighed)
         if key not in self._phrased:
             tower = self._words_tower()

@@ -149,6 +149,8 @@ class Classifier:
         for given in (self._prompt, own):
             if given is not None and modality in given.modalities:
                 return given
+        if self._encoder.plain:
+            return bundled()["plain"]
         usual = TEMPLATES.get(modality)
         return fitting(wording, modality, bundled()[usual] if usual else None)
 

@@ -241,9 +241,20 @@ def resolve(
     return sets[name]
 
 
-def fitting(query: str, target: Modality, given: PromptSet | None) -> PromptSet:
-    """Gives the set that was asked for where it is for the modality, else what ``choose`` picks."""
-    return given if given is not None and target in given.modalities else choose(query, target)
+def fitting(
+    query: str, target: Modality, given: PromptSet | None, *, plain: bool = False
+) -> PromptSet:
+    """Gives the set that was asked for where it is for the modality, else what ``choose`` picks.
+
+    Args:
+        query: Words.
+        target: Modality that is searched.
+        given: The set that was asked for.
+        plain: Whether words are left as they are in place of a choice, see ``types.Encoder``.
+    """
+    if given is not None and target in given.modalities:
+        return given
+    return bundled()["plain"] if plain else choose(query, target)
 
 
 def choose(query: str, target: Modality) -> PromptSet:

@@ -192,9 +192,12 @@ class Encoder:
             vectors of two spaces are never compared.
         dim: Length of a vector.
         towers: One tower per modality that the model knows.
+        plain: Whether words are to be put as they are where no prompts are asked for: the text
+            tower has learned its own.
     """
 
     model: str
     space: str
     dim: int
     towers: Mapping[Modality, Tower]
+    plain: bool = False

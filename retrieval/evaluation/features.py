@@ -129,7 +129,9 @@ class Features:
             prompt: Set that was asked for; ``None`` for the choice by the query.
         """
         texts = {
-            thing.name: tuple(fitting(thing.name, target, prompt).render(thing.name))
+            thing.name: tuple(
+                fitting(thing.name, target, prompt, plain=self.encoder.plain).render(thing.name)
+            )
             for thing in queries
             if thing.path is None
         }

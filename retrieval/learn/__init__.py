@@ -8,6 +8,7 @@ Nothing here is needed to index or to search. The modules, in the order in which
 ``backbone``    EfficientNet-Lite with its ImageNet weights, cut in two (torch)
 ``features``    what stays frozen is computed once: picture activations, sentence features
 ``losses``      contrastive, distillation and alignment losses (torch)
+``draws``       which of its texts stands for a picture in a step (torch)
 ``loop``        steps, schedule, average, early stop and checkpoints of every training (torch)
 ``train``       heads, a teacher, and the backbone's last blocks (torch)
 ``export``      ONNX, npz and TOML files that the runtime loads

@@ -56,7 +56,8 @@ def learn(
         name: What the model is called.
         seed: Of everything random. The same seed, versions and number of threads give the same
             model; other machines differ in the last bits.
-        work: Folder for features, about 270 MB for each view of 6,000 pictures; reused if there.
+        work: Folder for features, about 270 MB for each view of 6,000 pictures, and for
+            checkpoints; what is there is taken up again.
         report: Told about progress.
 
     Returns:
@@ -83,7 +84,7 @@ def learn(
     )
     lesson = None
     if recipe.losses.teacher and recipe.teacher.epochs:
-        lesson = _lesson(teacher, recipe, report)
+        lesson = _lesson(teacher, recipe, work, report)
     towers = train.train_heads(
         student,
         recipe.space.dim,
@@ -92,9 +93,10 @@ def learn(
         report=report,
         stage="heads",
         lesson=lesson,
+        work=work,
     )
     if recipe.tail.epochs:
-        towers = train.train_tail(student, towers, recipe, report=report, lesson=lesson)
+        towers = train.train_tail(student, towers, recipe, report=report, lesson=lesson, work=work)
     state = imagenet_state(0)
     tail = towers.tail or Tail(state)
     tower = export.ImageTower(Trunk(state), tail, towers.image).eval()
@@ -184,7 +186,7 @@ def _corpora(
     return student, teacher, shift[:width], scale[:width]
 
 
-def _lesson(teacher: train.Corpus, recipe: Recipe, report: Report) -> train.Lesson:
+def _lesson(teacher: train.Corpus, recipe: Recipe, work: Path, report: Report) -> train.Lesson:
     """Trains the teacher and embeds the pictures and captions with it."""
     losses = Losses(
         posterior=0.0,
@@ -195,7 +197,13 @@ def _lesson(teacher: train.Corpus, recipe: Recipe, report: Report) -> train.Less
         average=recipe.losses.average,
     )
     towers = train.train_heads(
-        teacher, recipe.space.dim, recipe.teacher, losses, report=report, stage="teacher"
+        teacher,
+        recipe.space.dim,
+        recipe.teacher,
+        losses,
+        report=report,
+        stage="teacher",
+        work=work,
     )
     with torch.no_grad():
         return train.Lesson(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -53,15 +53,27 @@ class Watch:
     Attributes:
         score: Says how good averaged weights are on data that is not trained on; higher is better.
         patience: Epochs without a better score until training ends.
+    """
+
+    score: Callable[[nn.Module], float]
+    patience: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Where a training goes on after a kill.
+
+    Attributes:
         checkpoint: File that is written between epochs and taken up again, if it is of the same
             ``key``; ``None`` keeps nothing.
         key: Whatever the outcome depends on, in a few characters.
     """
 
-    score: Callable[[nn.Module], float]
-    patience: int
     checkpoint: Path | None = None
     key: str = ""
+
+
+NOTHING = Keep()
 
 
 @dataclass(slots=True)
@@ -89,6 +101,7 @@ def run(
     report: Report,
     stage: str,
     watch: Watch | None = None,
+    keep: Keep = NOTHING,
 ) -> tuple[Model, Course]:
     """Trains with AdamW, a warm start and a cosine, and averages the weights.
 
@@ -102,6 +115,7 @@ def run(
         stage: What the report calls this.
         watch: Ends early and keeps the best epoch's weights, the start included; without it, the
             last ones are kept.
+        keep: Where to go on from, and to what end: the same as without an interruption.
 
     Returns:
         The averaged weights, ready to be used, and how it went.
@@ -112,7 +126,7 @@ def run(
     rates = [group["lr"] for group in optimizer.param_groups]
     average = copy.deepcopy(model)
     state = _State(model, average, optimizer)
-    if watch is not None and not state.restore(watch):
+    if not state.restore(keep, watch) and watch is not None:
         state.course.scores.append(watch.score(average.eval()))
         state.keep_best()
     model.train()
@@ -130,9 +144,9 @@ def run(
             step += 1
             total += float(value.detach())
             with torch.no_grad():
-                keep = min(pace.average, (1 + step) / (10 + step))
+                share = min(pace.average, (1 + step) / (10 + step))
                 for kept, live in zip(average.parameters(), model.parameters(), strict=True):
-                    kept.lerp_(live, 1 - keep)
+                    kept.lerp_(live, 1 - share)
             if watch is None:
                 report(stage, step, steps)
         state.epoch += 1
@@ -141,13 +155,26 @@ def run(
             state.course.scores.append(watch.score(average.eval()))
             if state.course.scores[-1] > state.course.scores[state.course.best]:
                 state.keep_best()
-            if state.epoch == pace.epochs or state.is_over(watch) or state.is_due():
-                state.save(watch)
+        if state.epoch == pace.epochs or state.is_over(watch) or state.is_due():
+            state.save(keep)
+        if watch is not None:
             told = f"loss {state.course.losses[-1]:.3f}, score {state.course.scores[-1]:.3f}"
             report(f"{stage}, epoch {state.epoch}: {told}", step, steps)
     if watch is not None:
         state.load_best()
     return average.eval(), state.course
+
+
+def temperatures(scales: Iterable[nn.Parameter], rate: float) -> dict[str, object]:
+    """Gives AdamW's group of logarithms of inverse temperatures, for ``run``.
+
+    They move five times as fast as what they are the temperature of, and nothing pulls them to 0.
+
+    Args:
+        scales: The parameters.
+        rate: Of the maps whose cosines they multiply.
+    """
+    return {"params": list(scales), "lr": 5 * rate, "weight_decay": 0.0}
 
 
 def _share(step: int, steps: int, warm: int) -> float:
@@ -186,11 +213,11 @@ class _State:
             for one, kept in zip(self.average.parameters(), self._best, strict=True):
                 one.copy_(kept)
 
-    def save(self, watch: Watch) -> None:
-        if watch.checkpoint is None:
+    def save(self, keep: Keep) -> None:
+        if keep.checkpoint is None:
             return
         arrays = {
-            "key": np.array(watch.key),
+            "key": np.array(keep.key),
             "epoch": np.array(self.epoch),
             "best": np.array(self.course.best),
             "scores": np.array(self.course.scores),
@@ -199,15 +226,16 @@ class _State:
         }
         for name, tensors in self._tensors().items():
             arrays |= {f"{name}{n}": one.detach().numpy() for n, one in enumerate(tensors)}
-        write_arrays(watch.checkpoint, arrays)
+        write_arrays(keep.checkpoint, arrays)
         self._saved_s = time.monotonic()
 
-    def restore(self, watch: Watch) -> bool:
+    def restore(self, keep: Keep, watch: Watch | None) -> bool:
         """Takes up a checkpoint; ``False`` if there is none of this training."""
-        arrays = read_arrays(watch.checkpoint) if watch.checkpoint is not None else {}
-        if str(arrays.get("key")) != watch.key:
+        arrays = read_arrays(keep.checkpoint) if keep.checkpoint is not None else {}
+        if str(arrays.get("key")) != keep.key:
             return False
-        self._best = [torch.empty_like(one) for one in self.average.parameters()]
+        if watch is not None:
+            self._best = [torch.empty_like(one) for one in self.average.parameters()]
         wanted = {
             f"{name}{n}": one for name, of in self._tensors().items() for n, one in enumerate(of)
         }

@@ -40,6 +40,18 @@ def group_nce(texts: Tensor, items: Tensor, scale: Tensor, groups: Tensor) -> Te
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
+def choice(items: Tensor, names: Tensor, scale: Tensor, truth: Tensor) -> Tensor:
+    """Gives the cross entropy of telling each item's name from all others.
+
+    Args:
+        items: ``(n, dim)`` float32, unit rows.
+        names: ``(classes, dim)`` float32, unit rows.
+        scale: Inverse temperature.
+        truth: ``(n,)`` rows of ``names``.
+    """
+    return F.cross_entropy(scale * items @ names.T, truth)
+
+
 def soft_match(texts: Tensor, images: Tensor, scale: Tensor, targets: Tensor) -> Tensor:
     """Gives the divergence from a teacher's similarity matrix, both ways (arXiv 1503.02531).
 

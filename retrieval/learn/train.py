@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch  # noqa: TID253 - this module is only imported to train
@@ -13,9 +14,11 @@ import torch.nn.functional as F  # noqa: TID253
 from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253
 
+from retrieval.learn.atomic import digest_of
 from retrieval.learn.backbone import WIDTH, Classifier, Tail, imagenet_state
+from retrieval.learn.draws import one_of_each, some_of_each
 from retrieval.learn.features import Halves, Report
-from retrieval.learn.loop import Pace, run
+from retrieval.learn.loop import Keep, Pace, run, temperatures
 from retrieval.learn.losses import alignment, info_nce, posterior_match, soft_match
 from retrieval.learn.recipe import Heads, Losses, Recipe
 
@@ -109,8 +112,12 @@ def train_heads(
     report: Report,
     stage: str,
     lesson: Lesson | None = None,
+    work: Path | None = None,
 ) -> Towers:
-    """Trains two heads on fixed features and gives the moving average of their weights."""
+    """Trains two heads on fixed features and gives the moving average of their weights.
+
+    With a folder ``work``, a training that was killed goes on where it was.
+    """
     towers = Towers(
         Head(corpus.pooled.shape[2], dim, settings.hidden, settings.dropout),
         Head(corpus.captions.shape[1], dim, settings.hidden, settings.dropout),
@@ -121,21 +128,25 @@ def train_heads(
             "lr": settings.rate,
             "weight_decay": settings.decay,
         },
-        {
-            "params": [towers.log_scale, towers.log_name_scale],
-            "lr": 5 * settings.rate,
-            "weight_decay": 0.0,
-        },
+        temperatures([towers.log_scale, towers.log_name_scale], settings.rate),
     ]
-    return _run(
-        towers, groups, corpus, settings.epochs, settings.batch, losses, report, stage, lesson
-    )
+    pace = Pace(settings.epochs, settings.batch, losses.average)
+    return _run(towers, groups, corpus, losses, pace, lesson, report=report, stage=stage, work=work)
 
 
 def train_tail(
-    corpus: Corpus, towers: Towers, recipe: Recipe, *, report: Report, lesson: Lesson | None
+    corpus: Corpus,
+    towers: Towers,
+    recipe: Recipe,
+    *,
+    report: Report,
+    lesson: Lesson | None,
+    work: Path | None = None,
 ) -> Towers:
-    """Goes on training heads together with the backbone's last blocks, from ImageNet's weights."""
+    """Goes on training heads together with the backbone's last blocks, from ImageNet's weights.
+
+    ``work`` is as for ``train_heads``.
+    """
     settings = recipe.tail
     towers = copy.deepcopy(towers)
     towers.tail = Tail(imagenet_state(0))
@@ -152,23 +163,12 @@ def train_tail(
             "lr": settings.head_rate,
             "weight_decay": settings.head_decay,
         },
-        {
-            "params": [towers.log_scale, towers.log_name_scale],
-            "lr": 5 * settings.head_rate,
-            "weight_decay": 0.0,
-        },
+        temperatures([towers.log_scale, towers.log_name_scale], settings.head_rate),
     ]
-    return _run(
-        towers,
-        groups,
-        corpus,
-        settings.epochs,
-        settings.batch,
-        recipe.losses,
-        report,
-        "last blocks",
-        lesson,
-    )
+    losses = recipe.losses
+    pace = Pace(settings.epochs, settings.batch, losses.average)
+    stage = "last blocks"
+    return _run(towers, groups, corpus, losses, pace, lesson, report=report, stage=stage, work=work)
 
 
 def imagine(pooled: Tensor, classifier: Classifier, count: int) -> tuple[Tensor, Tensor]:
@@ -197,22 +197,40 @@ def _run(
     towers: Towers,
     groups: list[dict[str, object]],
     corpus: Corpus,
-    epochs: int,
-    batch: int,
     losses: Losses,
+    pace: Pace,
+    lesson: Lesson | None,
+    *,
     report: Report,
     stage: str,
-    lesson: Lesson | None,
+    work: Path | None,
 ) -> Towers:
+    """Trains by the one loop. The last weights are kept: ``dev`` is for measuring alone."""
     classifier = Classifier(imagenet_state(0)) if losses.posterior else None
 
     def loss(rows: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             return _loss(towers, corpus, rows, losses, lesson, classifier)
 
-    pace = Pace(epochs, batch, losses.average)
+    keep = Keep()
+    if work is not None:
+        numbers = f"{stage} {pace} {losses} {[{**one, 'params': 0} for one in groups]}"
+        key = _key(numbers, towers, corpus, lesson)
+        keep = Keep(work / f"training-{key}.npz", key)
     count = corpus.pooled.shape[1]
-    return run(towers, groups, count, loss, pace, report=report, stage=stage)[0]
+    return run(towers, groups, count, loss, pace, report=report, stage=stage, keep=keep)[0]
+
+
+def _key(numbers: str, towers: Towers, corpus: Corpus, lesson: Lesson | None) -> str:
+    """Names a training after all that it depends on.
+
+    Activations, a gigabyte, are those of the pictures whose pooled features are looked at.
+    """
+    seen = [getattr(corpus, one.name) for one in fields(corpus) if one.name != "activations"]
+    seen += [] if lesson is None else [lesson.pictures, lesson.captions]
+    seen += [*towers.state_dict().values(), torch.get_rng_state()]
+    contents = [one.detach().contiguous().numpy().reshape(-1).view(np.uint8) for one in seen]
+    return digest_of(numbers.encode(), *contents)
 
 
 def _loss(
@@ -237,10 +255,11 @@ def _loss(
     images = towers.image(torch.cat(pictures))
     seen, imagined = images[: len(rows)], images[len(rows) :]
 
-    chosen = _captions(corpus.first, rows)
+    chosen = some_of_each(corpus.first[rows], corpus.first[rows + 1], CAPTIONS)
     texts = [corpus.captions[chosen.flatten()]]
     if classifier is not None:
-        texts.append(corpus.names[_one_of_each(corpus.first_name), _any(corpus.names)])
+        chosen_names = one_of_each(corpus.first_name[:-1], corpus.first_name[1:])
+        texts.append(corpus.names[chosen_names, _any(corpus.names)])
     with_things = bool(losses.alignment) and len(corpus.things) > 0
     if with_things:
         things = torch.randint(len(corpus.things), (THINGS,))
@@ -269,18 +288,6 @@ def _loss(
                 )
                 loss = loss + losses.teacher / CAPTIONS * soft_match(one, seen, scale, targets)
     return loss
-
-
-def _captions(first: Tensor, rows: Tensor) -> Tensor:
-    """Draws captions without repeating before all were used: ``(CAPTIONS, len(rows))``."""
-    start, count = first[rows], first[rows + 1] - first[rows]
-    shift = (torch.rand(len(rows)) * count).long()
-    return torch.stack([start + (shift + turn) % count for turn in range(CAPTIONS)])
-
-
-def _one_of_each(first: Tensor) -> Tensor:
-    count = first[1:] - first[:-1]
-    return first[:-1] + (torch.rand(len(count)) * count).long()
 
 
 def _any(names: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ arrays that may each be missing:
 * ``+ alpha * exp(-beta * (1 - x @ keys.T)) @ values``: near the keys, the values are added. This is
   the cache of Tip-Adapter (Zhang et al. 2021, arXiv 2111.03930) on the side of the query: keys are
   names of classes, and values the means of their examples.
+
+The array ``context`` is another thing: vectors that the base's text tower reads before the words,
+see ``retrieval.towers.open_clip_context``.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ SHAPES = {
     "values": ("keys", "dim"),
     "alpha": (),
     "beta": (),
+    "context": ("vectors", "width"),
 }
 """Every array that a head may have, with its shape in words."""
 
@@ -82,6 +86,7 @@ class Card:
         licence: Of the heads; the base's holds besides.
         calibrations: How cosines become relevances, by kind of query and of target.
         confident: Relevance from which on a hit counts as a good match.
+        context: Vectors that are read before the words of texts; 0 for none.
     """
 
     name: str
@@ -92,6 +97,7 @@ class Card:
     licence: str
     calibrations: dict[tuple[Modality, Modality], Calibration]
     confident: float
+    context: int = 0
 
 
 def is_adapter(folder: Path) -> bool:
@@ -127,6 +133,7 @@ def card(folder: Path) -> Card:
                 for target, values in targets.items()
             },
             confident=float(table.get("confident", CONFIDENT)),
+            context=int(table.get("context", 0)),
         )
     except OSError as error:
         raise ModelError(
@@ -198,15 +205,18 @@ def load(source: str | Path, device: str | None = None) -> Encoder:
     if below.space != here.base_space or below.dim != here.dim:
         raise ModelError(f"the adapter in {folder} does not fit {here.base}: learn it again")
     heads = _Heads(folder, here)
-    return Encoder(
-        model=str(folder),
-        space=here.space,
-        dim=here.dim,
-        towers={
-            modality: AdaptedTower(tower, heads, modality)
-            for modality, tower in below.towers.items()
-        },
-    )
+    towers: dict[Modality, Tower] = {
+        modality: AdaptedTower(tower, heads, modality) for modality, tower in below.towers.items()
+    }
+    if here.context:
+        steered = getattr(below.towers.get(Modality.TEXT), "steered", None)
+        if steered is None:
+            raise ModelError(
+                f"the adapter in {folder} has a context, which the text tower of {here.base} "
+                "cannot read: learn it again"
+            )
+        towers[Modality.TEXT] = steered(here.space, heads.context)
+    return Encoder(str(folder), here.space, here.dim, towers, plain=bool(here.context))
 
 
 def pull(source: str | Path, progress: Progress) -> None:
@@ -258,6 +268,15 @@ class _Heads:
             if self._read is None:
                 self._read = read_heads(self._folder, self._card)
             return self._read.get(modality, {})
+
+    def context(self) -> NDArray[np.float32]:
+        context = self.of(Modality.TEXT).get("context")
+        if context is None or len(context) != self._card.context:
+            raise ModelError(
+                f"{self._folder / HEADS} holds no context of {self._card.context} vectors: "
+                "learn the adapter again"
+            )
+        return context
 
 
 def apply(head: Head, rows: Vectors) -> Vectors:

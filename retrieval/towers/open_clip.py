@@ -13,7 +13,8 @@ torch nor open_clip.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,14 @@ def load(source: str, device: str | None = None, *, cache: Path | None = None) -
     return Encoder(source, model.space, int(found.config["embed_dim"]), towers)
 
 
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """Learned vectors before the words, see ``open_clip_context``; they make another space."""
+
+    space: str
+    vectors: Callable[[], NDArray[np.float32]]
+
+
 class _Model:
     """A checkpoint and its exports, shared by its towers."""
 
@@ -94,28 +103,32 @@ class _Model:
         """Lets the weights go."""
         self._network = None
 
-    def exported(self, part: str) -> Path:
+    def exported(self, part: str, context: _Context | None = None) -> Path:
         """Gives the folder of an export, made if need be: ``image`` or ``text``."""
 
         def make(folder: Path) -> None:
-            from retrieval.towers import open_clip_network
+            from retrieval.towers import open_clip_context, open_clip_network
 
-            if part == "text":
+            if context is not None:
+                vectors = context.vectors()
+                open_clip_context.export(self.network(), self.checkpoint, vectors, folder)
+            elif part == "text":
                 open_clip_network.export_texts(self.network(), self.checkpoint, folder)
             else:
                 how = self.checkpoint.preprocess
                 open_clip_network.export_pictures(self.network(), how, folder)
 
-        return export.exported(f"{self.space}-{part}", make, cache=self.cache)
+        space = self.space if context is None else context.space
+        return export.exported(f"{space}-{part}", make, cache=self.cache)
 
-    def opened(self, part: str, *, bulk: bool) -> tuple[Any, Path]:
+    def opened(self, part: str, *, bulk: bool, context: _Context | None = None) -> tuple[Any, Path]:
         """Opens an export, which is made again if it looked whole and was not."""
-        folder = self.exported(part)
+        folder = self.exported(part, context)
         try:
             return export.open_onnx(folder, part, bulk=bulk), folder
         except ModelError:
             export.forget(folder)
-            folder = self.exported(part)
+            folder = self.exported(part, context)
             return export.open_onnx(folder, part, bulk=bulk), folder
 
 
@@ -203,10 +216,25 @@ class _OnTorch:
 class TextTower:
     """Texts into the space, without torch once the tower is exported."""
 
-    def __init__(self, model: _Model) -> None:
+    def __init__(self, model: _Model, context: _Context | None = None) -> None:
         """Names what is read at the first ``embed``."""
         self._model = model
+        self._context = context
         self._opened: tuple[Any, Tokens] | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What it is read from."""
+        return self._model.checkpoint
+
+    def steered(self, space: str, vectors: Callable[[], NDArray[np.float32]]) -> TextTower:
+        """Gives a tower that reads learned vectors before the words; see ``open_clip_context``.
+
+        Args:
+            space: Identity of its vectors, which depends on the context.
+            vectors: Gives the context; asked when the tower is first used.
+        """
+        return TextTower(self._model, _Context(space, vectors))
 
     @property
     def side_px(self) -> None:
@@ -234,7 +262,9 @@ class TextTower:
     def _open(self) -> tuple[Any, Tokens]:
         with self._model.lock:
             if self._opened is None:
-                session, folder = self._model.opened("text", bulk=False)
+                if self._context is not None:
+                    self._context.vectors()  # says if they are not the ones that made the export
+                session, folder = self._model.opened("text", bulk=False, context=self._context)
                 self._opened = session, Tokens(folder)
                 self._model.drop()
             return self._opened

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.errors import ModelError
 from retrieval.towers import export
@@ -172,7 +173,8 @@ def texts(network: Any) -> Any:
 
         def forward(self, ids: Any) -> Any:
             own = self.network
-            made = own.text(ids) if hasattr(own, "text") else _shorter(own, ids)
+            whole = hasattr(own, "text") and not ends(own)
+            made = own.text(ids) if whole else _shorter(own, ids)
             made = made[0] if isinstance(made, tuple) else made
             return nn.functional.normalize(made.float(), dim=-1)
 
@@ -180,17 +182,20 @@ def texts(network: Any) -> Any:
 
 
 def _shorter(network: Any, ids: Any) -> Any:
-    """Does what ``CLIP.encode_text`` does, for fewer tokens than the longest text has, too."""
+    """Does what ``encode_text`` does, for fewer tokens than the longest text has, too."""
     from open_clip.transformer import text_global_pool
     from torch import nn
 
+    own = getattr(network, "text", network)
     length = ids.shape[1]
-    x = network.token_embedding(ids) + network.positional_embedding[:length]
-    mask = network.attn_mask
-    x = network.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
-    x = network.ln_final(x)
-    x = text_global_pool(x, ids, network.text_pool_type, eos_token_id=network.text_eos_id)
-    projection = network.text_projection
+    x = own.token_embedding(ids) + own.positional_embedding[:length]
+    mask = own.attn_mask
+    x = own.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
+    x = own.ln_final(x)
+    pool = getattr(own, "text_pool_type", None) or own.pool_type
+    end = own.text_eos_id if hasattr(own, "text_eos_id") else own.eos_id
+    x = text_global_pool(x, ids, pool, eos_token_id=end)
+    projection = own.text_projection
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
@@ -204,10 +209,38 @@ def export_texts(network: Any, checkpoint: Checkpoint, folder: Path) -> None:
     """
     import torch
 
-    theirs = _tokenizer(checkpoint)
+    theirs = tokenizer(checkpoint)
     with torch.inference_mode():
-        ids = theirs(list(TEXTS))
-        expected = torch.nn.functional.normalize(network.encode_text(ids).float(), dim=-1).numpy()
+        made = network.encode_text(theirs(list(TEXTS))).float()
+        expected = torch.nn.functional.normalize(made, dim=-1).numpy()
+    write_texts(texts(network), network, checkpoint, folder, theirs=theirs, expected=expected)
+
+
+def write_texts(
+    module: Any,
+    network: Any,
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    theirs: Any,
+    expected: NDArray[np.float32],
+) -> None:
+    """Exports a module from tokens to vectors, and compares what it makes of ``TEXTS``.
+
+    Args:
+        module: See ``texts``.
+        network: That it is made of.
+        checkpoint: Of the model.
+        folder: Where the files go.
+        theirs: open_clip's tokenizer, as long as the module takes texts.
+        expected: ``(len(TEXTS), dim)`` float32, unit rows.
+
+    Raises:
+        ModelError: If tokens or vectors are other ones.
+    """
+    import torch
+
+    ids = theirs(list(TEXTS))
     _settings(network, checkpoint, theirs, folder).write(folder)
     ours = Tokens(folder)
     if not np.array_equal(ours(TEXTS), ids.numpy()):
@@ -219,7 +252,7 @@ def export_texts(network: Any, checkpoint: Checkpoint, folder: Path) -> None:
         for some in (slice(0, 2), slice(0, 1), slice(2, None))
     ]
     axes = {0: "n", 1: "length"} if ours.settings.trim else {0: "n"}
-    export.write_onnx(texts(network), folder, name="text", examples=examples, axes={"ids": axes})
+    export.write_onnx(module, folder, name="text", examples=examples, axes={"ids": axes})
     session = export.open_onnx(folder, "text")
     for row, vector in zip(ours(TEXTS), expected, strict=True):
         short = trimmed(row[None], ours.settings)
@@ -231,15 +264,23 @@ def export_texts(network: Any, checkpoint: Checkpoint, folder: Path) -> None:
             )
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Any:
-    """Gives open_clip's own tokenizer for a model."""
+def tokenizer(checkpoint: Checkpoint, *, without: int = 0) -> Any:
+    """Gives open_clip's own tokenizer for a model.
+
+    Args:
+        checkpoint: Of the model.
+        without: Tokens by which texts must be shorter than the longest that the tower reads.
+
+    Raises:
+        ModelError: If it is damaged, or of a kind not known here.
+    """
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     text = checkpoint.config["text_cfg"]
     options = dict(text.get("tokenizer_kwargs") or {})
     if unknown := options.keys() - TOKENIZER_OPTIONS:
         raise ModelError(f"the tokenizer of {checkpoint.source} wants {min(unknown)}: not known")
-    length = text.get("context_length", 77)
+    length = int(text.get("context_length", 77)) - without
     if checkpoint.tokenizer is None:
         return SimpleTokenizer(context_length=length, **options)
     try:
@@ -261,14 +302,14 @@ def _settings(network: Any, checkpoint: Checkpoint, theirs: Any, folder: Path) -
     """Tells how tokens are made, and writes the tokenizer's file beside."""
     text = checkpoint.config["text_cfg"]
     clean = (text.get("tokenizer_kwargs") or {}).get("clean")
-    length = int(text.get("context_length", 77))
+    length = int(theirs.context_length)
     if checkpoint.tokenizer is None:
-        return Settings(length, clean or "lower", "clip", trim=_ends(network))
+        return Settings(length, clean or "lower", "clip", trim=ends(network))
     made = theirs.tokenizer
     made.backend_tokenizer.save(str(folder / TOKENIZER))  # with the padding of its last call
     clips = text.get("tokenizer_mode") == "clips"
     if not hasattr(getattr(network, "text", None), "config"):
-        trim = _ends(network)
+        trim = ends(network)
     else:  # a tower of transformers looks at no token that is its padding
         same = made.pad_token_id == network.text.config.pad_token_id
         trim = "pad" if same and made.padding_side == "right" and not clips else ""
@@ -285,9 +326,10 @@ def _settings(network: Any, checkpoint: Checkpoint, theirs: Any, folder: Path) -
     )
 
 
-def _ends(network: Any) -> str:
+def ends(network: Any) -> str:
     """Tells whether no token looks at those behind it, and a text's vector is that of its end."""
     text = getattr(network, "text", network)
     pool = getattr(text, "text_pool_type", getattr(text, "pool_type", ""))
     whole = getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False)
-    return "end" if text.attn_mask is not None and pool == "argmax" and not whole else ""
+    causal = getattr(text, "attn_mask", None) is not None
+    return "end" if causal and pool == "argmax" and not whole else ""

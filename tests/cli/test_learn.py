@@ -39,6 +39,7 @@ def test_one_kind_of_material_is_needed(
         (["--captions", "gone.tsv"], "cannot read the captions"),
         (["--captions", "list.tsv"], "names 1 file (a.png) not in"),
         (["--captions", "list.tsv", "--method", "cache"], "a cache needs classes"),
+        (["--classes", "two", "--method", "context"], "use --method linear, mlp or cache"),
         (["--captions", "list.tsv", "--from", "one"], "there is no adapter in"),
         (["--captions", "list.tsv", "--model", "none"], "there is no model named"),
     ],

@@ -92,6 +92,21 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"},
     ),
+    "custom": (  # as EVA02-CLIP and MobileCLIP-B have it: a tower of its own, and causal
+        {
+            "embed_dim": 32,
+            "custom_text": True,
+            "vision_cfg": {
+                "image_size": 32,
+                "layers": 1,
+                "width": 32,
+                "patch_size": 16,
+                "head_width": 32,
+            },
+            "text_cfg": CLIP_TEXT,
+        },
+        {},
+    ),
     "multilingual": (
         {
             "embed_dim": 32,

@@ -10,7 +10,9 @@ The modules, in the order in which data flows:
 ``heads``     linear and MLP heads that start as the identity (torch)
 ``keys``      the cache of Tip-Adapter, and its fold into the query's side (numpy)
 ``fitting``   relevance on the validation split
+``training``  epochs, early stop, the search of a rate (torch)
 ``methods``   trains, chooses, mixes with the frozen model
+``contexts``  vectors before the words of a text tower (torch)
 ``card``      the folder that is written
 ``adapter``   all of it in one call
 """

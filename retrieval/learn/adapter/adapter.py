@@ -10,7 +10,8 @@ from retrieval.calibrate import Calibration
 from retrieval.errors import MediaError, ModelError
 from retrieval.learn import sense
 from retrieval.learn.adapter import card
-from retrieval.learn.adapter.data import Data, arrays, digest_of, read
+from retrieval.learn.adapter.contexts import learn_contexts, text_tower
+from retrieval.learn.adapter.data import Data, arrays, read
 from retrieval.learn.adapter.fitting import fitted
 from retrieval.learn.adapter.kept import Kept
 from retrieval.learn.adapter.material import (
@@ -18,6 +19,7 @@ from retrieval.learn.adapter.material import (
 )
 from retrieval.learn.adapter.methods import Heads, embedded, learn_heads
 from retrieval.learn.adapter.request import Request
+from retrieval.learn.atomic import digest_of
 from retrieval.learn.features import Report
 from retrieval.models import ModelSpec
 from retrieval.sense import Sense
@@ -42,13 +44,18 @@ def learn(request: Request, report: Report) -> dict[str, Any]:
     _check(request)
     spec, start = _base(request)
     encoder = spec.load()
+    if request.method == "context":
+        text_tower(encoder, request)  # which says at once if there can be none
     kept = Kept(request.work, encoder)
     material, data = read(request, kept, report)
-    learned = learn_heads(data, request, spec.space, start=start, report=report)
+    if request.method == "context":
+        learned = learn_contexts(data, request, encoder, start=start, report=report)
+    else:
+        learned = learn_heads(data, request, spec.space, start=start, report=report)
     content = adapted.packed(learned.heads)
     space = adapted.identity(spec.space, content)
     calibrations: dict[tuple[Modality, Modality], Calibration] = dict(spec.calibrations)
-    for pairs in data.dev:
+    for pairs in learned.dev:
         calibrations |= fitted(pairs, *embedded(learned.heads, pairs), seed=request.seed)
     plane = None
     if spec.sense() is not None:
@@ -111,7 +118,7 @@ def _base(request: Request) -> tuple[ModelSpec, Heads | None]:
             raise ModelError(f"{request.start} was learned on {here.base}, not on {name}")
         name = here.base
         heads_ = adapted.read_heads(request.start.expanduser().resolve(), here)
-        wanted = "down" if request.method == "mlp" else "linear"
+        wanted = {"mlp": "down", "context": "context"}.get(request.method, "linear")
         if not all(wanted in head for head in heads_.values()):
             raise ModelError(
                 f"the heads in {request.start} are of another method than {request.method}: "
@@ -130,6 +137,11 @@ def _check(request: Request) -> None:
     if request.method == "cache" and request.start is not None:
         raise MediaError(
             "a cache is not trained, so it has nothing to start from: leave out --from"
+        )
+    if request.method == "context" and request.keep is not None:
+        raise MediaError(
+            "a context cannot be mixed with the model without it: leave out --keep, "
+            "or use --method linear or mlp"
         )
     path = request.out / adapted.CARD
     if path.exists() and not adapted.is_adapter(request.out):

@@ -77,6 +77,13 @@ def _readme(content: Mapping[str, Any]) -> str:
         title = f"| to be kept, by at most {content['keep']['margin']} points of r10 "
         lines += ["", f"{title}| base | before | after |", "|---|---|---|---|"]
         lines += _rows(content["keep"])
+    if content.get("context"):
+        lines += [
+            "",
+            f"Every text, of queries and of files, is read behind {content['context']} learned "
+            "vectors. They stand where a prompt would: words are put as they are, unless prompts "
+            'are asked for. "Before" is with the vectors that were begun with.',
+        ]
     if not data["dev"]:
         lines += ["", "There was too little to keep a validation split: nothing was measured."]
     lines += ["", f"Made with `{content['command']}`.", ""]

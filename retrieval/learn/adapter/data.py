@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,6 +118,7 @@ def _pairs(
                     kinds=np.array(
                         [kinds.setdefault(text.casefold(), len(kinds)) for text in said], np.int64
                     ),
+                    said=tuple(said),
                 )
             )
     if not made[TRAIN]:
@@ -144,11 +144,3 @@ def arrays(pairs: Sequence[Pairs]) -> list[bytes]:
         for one in pairs
         for array in (one.items, one.texts, one.owner, one.groups, one.kinds)
     ]
-
-
-def digest_of(*contents: bytes) -> str:
-    """Gives 16 hexadecimal digits that stand for contents in this order."""
-    whole = hashlib.sha256()
-    for content in contents:
-        whole.update(len(content).to_bytes(8, "little") + content)
-    return whole.hexdigest()[:16]

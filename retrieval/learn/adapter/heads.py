@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch  # noqa: TID253 - this module is only imported to train
@@ -14,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253
 
 from retrieval.learn.adapter.measures import Pairs
+from retrieval.learn.adapter.training import Numbers, trained
+from retrieval.learn.draws import one_of_each
 from retrieval.learn.features import Report
-from retrieval.learn.loop import Course, Pace, Watch, run
+from retrieval.learn.loop import Course, Keep, temperatures
 from retrieval.learn.losses import group_nce
 from retrieval.towers.adapted import Head as Arrays
 from retrieval.types import Modality
@@ -23,29 +24,6 @@ from retrieval.types import Modality
 START_SCALE = 20.0  # inverse temperature; it is learned, from the middle of where it ends
 DECAY = 0.1  # of the maps, that is towards the identity
 HIDDEN = 256  # of the branch; half of the bundled space's dimensions
-EPOCHS = 20
-AVERAGE = 0.95  # some epochs of ten steps
-LEAST_STEPS = 150  # of a training, however little there is: fewer do not leave the start
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Numbers of a training.
-
-    Attributes:
-        branch: Whether heads are a branch of one hidden layer (CLIP-Adapter, Gao et al. 2021,
-            arXiv 2110.04544), or a linear map.
-        rate: Of AdamW.
-        epochs: At most; ``None`` for 20, and more where those are less than ``LEAST_STEPS`` steps.
-        batch: Items of a step, and as many of what is to be kept.
-        seed: Of everything random.
-    """
-
-    branch: bool
-    rate: float
-    epochs: int | None
-    batch: int
-    seed: int
 
 
 class Head(nn.Module):
@@ -143,31 +121,32 @@ def mixed(heads: Mapping[Modality, Arrays], share: float) -> dict[Modality, Arra
 
 def fit(
     train: Sequence[Pairs],
-    settings: Settings,
+    numbers: Numbers,
     *,
+    branch: bool,
     replay: Sequence[Pairs] = (),
     score: Callable[[Mapping[Modality, Arrays]], float] | None = None,
     start: Mapping[Modality, Arrays] | None = None,
-    checkpoint: Path | None = None,
-    key: str = "",
+    keep: Keep,
     report: Report,
 ) -> tuple[dict[Modality, Arrays], Course]:
     """Trains heads.
 
     Args:
         train: What to learn, a modality each.
-        settings: The numbers.
+        numbers: Of the training; a step draws as many rows of what is to be kept besides.
+        branch: Whether heads are a branch of one hidden layer (CLIP-Adapter, Gao et al. 2021,
+            arXiv 2110.04544), or a linear map.
         replay: What to keep; as many of it are drawn for each step.
         score: Says how good heads are on validation data; without it, all epochs are trained.
         start: Heads to start from; the identity by default.
-        checkpoint: File to go on from after a kill.
-        key: Of the checkpoint.
+        keep: Where to go on from after a kill.
         report: Told about progress.
     """
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(numbers.seed)
     present = [one for one in Modality if one in {p.modality for p in (*train, *replay)}]
     dim = train[0].items.shape[1]
-    model = Adapter(dim, present, branch=settings.branch, start=start)
+    model = Adapter(dim, present, branch=branch, start=start)
     new, old = _Drawn(train), _Drawn(replay)
 
     def loss(rows: Tensor) -> Tensor:
@@ -180,24 +159,15 @@ def fit(
         said = model.embed(Modality.TEXT, texts)
         return group_nce(said, items, model.log_scale.exp(), groups)
 
-    steps = max(1, len(new) // min(settings.batch, len(new)))
-    epochs = settings.epochs or max(EPOCHS, math.ceil(LEAST_STEPS / steps))
     maps = [one for head in model.heads.values() for one in head.parameters()]
     groups: list[dict[str, object]] = [
-        {"params": maps, "lr": settings.rate, "weight_decay": DECAY},
-        {"params": [model.log_scale], "lr": 5 * settings.rate, "weight_decay": 0.0},
+        {"params": maps, "lr": numbers.rate, "weight_decay": DECAY},
+        temperatures([model.log_scale], numbers.rate),
     ]
-    watch = None
-    if score is not None:
-
-        def judged(one: nn.Module) -> float:
-            assert isinstance(one, Adapter)
-            return score(one.arrays())
-
-        watch = Watch(judged, max(4, epochs // 5), checkpoint, key)
-    pace = Pace(epochs, settings.batch, AVERAGE, warm=max(1, min(30, epochs * steps // 10)))
-    stage = f"rate {settings.rate:g}"
-    best, course = run(model, groups, len(new), loss, pace, report=report, stage=stage, watch=watch)
+    judged = None if score is None else lambda one: score(one.arrays())
+    best, course = trained(
+        model, groups, len(new), loss, numbers, score=judged, keep=keep, report=report
+    )
     return best.arrays(), course
 
 
@@ -234,7 +204,7 @@ class _Drawn:
             if not len(own):
                 continue
             low, high = self._starts[number][own], self._starts[number][own + 1]
-            chosen = low + (torch.rand(len(own)) * (high - low)).long()
+            chosen = one_of_each(low, high)
             groups = torch.from_numpy(one.groups)[own] + shift
             parts.append(
                 _Part(one.modality, self._items[number][own], self._texts[number][chosen], groups)

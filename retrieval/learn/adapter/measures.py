@@ -23,6 +23,7 @@ class Pairs:
         owner: ``(m,)``: text j is said of item ``owner[j]``, ascending; every item has one.
         groups: ``(n,)``: items of one group are answers to each other's texts.
         kinds: ``(m,)``: numbers of the texts; equal words have one number.
+        said: The ``m`` texts themselves, or nothing where only their vectors are needed.
     """
 
     modality: Modality
@@ -31,6 +32,7 @@ class Pairs:
     owner: NDArray[np.int64]
     groups: NDArray[np.int64]
     kinds: NDArray[np.int64]
+    said: tuple[str, ...] = ()
 
 
 def places(texts: Vectors, items: Vectors, pairs: Pairs) -> NDArray[np.int64]:

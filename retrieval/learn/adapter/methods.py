@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.learn.adapter import heads, keys, measures
-from retrieval.learn.adapter.data import Data, arrays, digest_of
+from retrieval.learn.adapter.data import Data, arrays
 from retrieval.learn.adapter.measures import Pairs
 from retrieval.learn.adapter.request import Request
+from retrieval.learn.adapter.training import Numbers, best_of
+from retrieval.learn.atomic import digest_of
 from retrieval.learn.features import Report
+from retrieval.learn.loop import Course, Keep
 from retrieval.towers import adapted
 from retrieval.towers.adapted import Head
 from retrieval.types import Modality, Vectors
 
-RATES = (3e-4, 1e-3, 3e-3)
-"""Tried one after the other, if there is a validation split to choose by."""
-USUAL_RATE = 1e-3
+BATCH = 256  # files of a step
 SHARES = tuple(round(0.1 * n, 1) for n in range(10, -1, -1))
 """Of learned heads in what is written, the largest first: of equals, it is taken."""
 
@@ -36,11 +37,13 @@ class Learned:
         heads: As they are written.
         share: Of the learning in them, 0..1.
         figures: For the card.
+        dev: The validation split, as the heads take it.
     """
 
     heads: Heads
     share: float
     figures: Mapping[str, Any]
+    dev: Sequence[Pairs]
 
 
 def learn_heads(
@@ -67,12 +70,12 @@ def learn_heads(
             "before": scores(before, data.guard),
             "after": scores(final, data.guard),
         }
-    return Learned(final, share, figures)
+    return Learned(final, share, figures, data.dev)
 
 
 def scores(of: Heads, pairs: Sequence[Pairs], *, classes: bool = False) -> dict[str, Any]:
     """Measures heads: how many, mean reciprocal rank, and R@1, 5 and 10 or accuracy in percent."""
-    places = _places(of, pairs, classes)
+    places = places_of(of, pairs, classes)
     figures: dict[str, Any] = {
         "queries": len(places),
         "mrr": round(measures.reciprocal(places), 4),
@@ -88,7 +91,8 @@ def embedded(of: Heads, pairs: Pairs) -> tuple[Vectors, Vectors]:
     return texts, adapted.apply(of.get(pairs.modality, {}), pairs.items)
 
 
-def _places(of: Heads, pairs: Sequence[Pairs], classes: bool) -> Any:
+def places_of(of: Heads, pairs: Sequence[Pairs], classes: bool) -> NDArray[np.int64]:
+    """Gives the place of each right answer, from 0, as heads have texts and items."""
     place = measures.named if classes else measures.places
     found = [place(*embedded(of, one), one) for one in pairs]
     return np.concatenate(found) if found else np.zeros(0, np.int64)
@@ -100,40 +104,21 @@ def _trained(
     """Trains with every rate, and keeps the heads that do best on the validation split."""
 
     def score(of: Heads) -> float:
-        return measures.reciprocal(_places(of, data.dev, data.classes))
+        return measures.reciprocal(places_of(of, data.dev, data.classes))
 
-    rates = RATES if data.dev else (USUAL_RATE,)
-    if request.rate is not None:
-        rates = (request.rate,)
-    tried: list[tuple[float, float, int, Heads]] = []
-    for rate in rates:
-        settings = heads.Settings(
-            branch=request.method == "mlp",
-            rate=rate,
-            epochs=request.epochs,
-            batch=request.batch,
-            seed=request.seed,
-        )
-        key = _key(space, repr(settings), data, start or {})
-        of, course = heads.fit(
+    def fit(numbers: Numbers) -> tuple[Heads, Course]:
+        return heads.fit(
             data.train,
-            settings,
+            numbers,
+            branch=request.method == "mlp",
             replay=data.replay,
             score=score if data.dev else None,
             start=start,
-            checkpoint=request.work / f"training-{key}.npz",
-            key=key,
+            keep=kept_at(request, numbers, space, data, start or {}),
             report=report,
         )
-        reached = course.scores[course.best] if course.scores else 0.0
-        tried.append((reached, rate, course.best, of))
-    reached, rate, epoch, best = max(tried, key=lambda one: one[0])
-    return best, {
-        "rate": rate,
-        "epoch": epoch,
-        "rates": [one[1] for one in tried],
-        "mrr": [round(one[0], 4) for one in tried],
-    }
+
+    return best_of(request, fit, batch=BATCH, measured=bool(data.dev))
 
 
 def _cached(data: Data) -> tuple[Heads, dict[str, Any]]:
@@ -175,13 +160,13 @@ def _share(data: Data, learned: Heads, margin: float) -> float:
     """
     if not data.guard:
         return 1.0
-    before = _places({}, data.guard, False) < 10
+    before = places_of({}, data.guard, False) < 10
     item = np.concatenate(
         [one.owner + 1_000_000_000 * number for number, one in enumerate(data.guard)]
     )
     allowed = [0.0]
     for share in SHARES[:-1]:
-        after = _places(heads.mixed(learned, share), data.guard, False) < 10
+        after = places_of(heads.mixed(learned, share), data.guard, False) < 10
         if sum(loss_of(before, after, item)) <= margin:
             allowed.append(share)
     allowed.sort(reverse=True)
@@ -190,7 +175,7 @@ def _share(data: Data, learned: Heads, margin: float) -> float:
     return max(
         allowed,
         key=lambda share: measures.reciprocal(
-            _places(heads.mixed(learned, share), data.dev, data.classes)
+            places_of(heads.mixed(learned, share), data.dev, data.classes)
         ),
     )
 
@@ -204,6 +189,9 @@ def loss_of(before: Flags, after: Flags, item: NDArray[np.int64]) -> tuple[float
     return mean, float(np.sqrt((sums**2).sum()) / len(lost))
 
 
-def _key(space: str, settings: str, data: Data, start: Heads) -> str:
+def kept_at(request: Request, numbers: Numbers, space: str, data: Data, start: Heads) -> Keep:
+    """Gives the checkpoint of a training, named after all that it depends on."""
+    settings = f"{request.method} {request.context} {numbers}"
     every = arrays([*data.train, *data.dev, *data.replay])
-    return digest_of(space.encode(), settings.encode(), adapted.packed(start), *every)
+    key = digest_of(space.encode(), settings.encode(), adapted.packed(start), *every)
+    return Keep(request.work / f"training-{key}.npz", key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-METHODS = ("linear", "mlp", "cache")
+METHODS = ("linear", "mlp", "cache", "context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,10 @@ class Request:
         margin: Points of R@10 that ``keep`` may lose.
         name: Of the adapter; that of its folder by default.
         method: One of ``METHODS``.
+        context: Vectors that are learned by the method of that name; ``start`` has its own number.
         seed: Of everything random.
         epochs: At most; ``None`` for what the number of files asks for.
-        batch: Files of a step.
+        batch: Files of a step; ``None`` for what the method usually takes.
         rate: Fixed; by default the best of ``RATES``.
         command: What was typed, for the card.
     """
@@ -45,8 +46,9 @@ class Request:
     margin: float = 2.0
     name: str | None = None
     method: str = "linear"
+    context: int = 4
     seed: int = 0
     epochs: int | None = None
-    batch: int = 256
+    batch: int | None = None
     rate: float | None = None
     command: str = ""

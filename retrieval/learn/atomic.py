@@ -42,7 +42,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {}
 
 
-def digest_of(*contents: bytes | NDArray[np.uint8]) -> str:
+def digest_of(*contents: bytes | memoryview) -> str:
     """Gives 16 hexadecimal digits that stand for contents in this order.
 
     A checkpoint that bears them is of the training that depends on these contents.

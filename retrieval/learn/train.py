@@ -229,8 +229,8 @@ def _key(numbers: str, towers: Towers, corpus: Corpus, lesson: Lesson | None) ->
     seen = [getattr(corpus, one.name) for one in fields(corpus) if one.name != "activations"]
     seen += [] if lesson is None else [lesson.pictures, lesson.captions]
     seen += [*towers.state_dict().values(), torch.get_rng_state()]
-    contents = [one.detach().contiguous().numpy().reshape(-1).view(np.uint8) for one in seen]
-    return digest_of(numbers.encode(), *contents)
+    rows = [one.detach().contiguous().numpy().reshape(-1).view(np.uint8) for one in seen]
+    return digest_of(numbers.encode(), *(one.data for one in rows))
 
 
 def _loss(

@@ -16,6 +16,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from retrieval.learn import loop  # noqa: E402
 from retrieval.learn.draws import one_of_each, some_of_each  # noqa: E402
+from retrieval.learn.features import Report  # noqa: E402
 from retrieval.learn.losses import info_nce  # noqa: E402
 from retrieval.learn.recipe import Heads, Losses  # noqa: E402
 from retrieval.learn.train import Corpus, Head, Towers, rooted, train_heads  # noqa: E402
@@ -111,7 +112,7 @@ def test_drawn_texts_are_the_row_s_own_and_come_round() -> None:
 # ---- the recipe of the bundled model, which is a configuration of the loop -----------------------
 
 
-def heads(data: Corpus, *, report: loop.Report = quiet, work: Path | None = None) -> Towers:
+def heads(data: Corpus, *, report: Report = quiet, work: Path | None = None) -> Towers:
     """Trains two small heads from seed 3."""
     torch.manual_seed(3)
     settings = Heads(6, 8, 3e-3, 0.1, 0.3, hidden=16)
@@ -148,7 +149,7 @@ def test_the_recipe_s_heads_are_what_a_plain_loop_makes_of_them() -> None:
                 scale = towers.log_scale.exp()
             losses = [info_nce(one, seen, scale) for one in texts]
             optimizer.zero_grad()
-            torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+            torch.stack(losses).mean().backward()
             share = min(1, (step + 1) / 30) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / 24)))
             for group, rate in zip(optimizer.param_groups, (3e-3, 1.5e-2), strict=True):
                 group["lr"] = rate * share

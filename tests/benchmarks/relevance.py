@@ -1,7 +1,7 @@
 r"""How far relevance can be trusted: searches that have an answer against some that have none.
 
-    python tests/benchmarks/relevance.py --captions flickr8k/captions.tsv \
-        --images flickr8k/images --work WORK
+    python -m tests.benchmarks.relevance --captions flickr8k/captions.tsv \
+        --images flickr8k/images --work WORK > tests/benchmarks/results/relevance.json
 
 prints JSON. Needs ``[train]``, for the sentence encoder that judges. Pictures are the half of
 Flickr8k's split ``dev`` that ``retrieval.learn.relevance`` did not fit on. Four indexes each of
@@ -14,12 +14,18 @@ several sizes are drawn of them, all figures are means over the four, and each i
 ``keys``        100 times keyboard noise
 ``scripts``     100 times letters at random, of scripts that the text tower does not know
 
-through ``Searcher.answer``, as ``anyseek search`` does it.
+through ``Searcher.answer``, as ``anyseek search`` does it. Of indexes of 500 and 1,000, 250
+pictures are of that half and the others of the split ``train``, which nobody asks for: the towers
+know those, so they are not quite like pictures of one's own.
 
 Measures:
 ``flagged``     share of queries for which the answer says that there is no good match
-``auroc``       of the first hit's relevance, answerable against taken out; ``strict`` leaves out
-                captions that another picture of the index answers, see below
+``auroc``       of the first hit's relevance, answerable against taken out, with its standard
+                deviation over the draws; ``strict`` leaves out captions that another picture of the
+                index answers, see below
+``against``     the same against each kind of query without an answer, and ``mixed`` against 500 of
+                all kinds; nouns are among the answerable, and what the answer says to mean nothing
+                counts as 0
 ``ece``         expected calibration error (Guo et al. 2017, arXiv 1706.04599) of the first hit's
                 relevance, 15 bins of equal width, over all queries
 ``ece_answerable``  the same over the answerable and the taken out alone
@@ -36,6 +42,7 @@ import json
 import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +56,9 @@ from retrieval.query import Blend, Kind, Term
 from retrieval.search import Answer, Searcher, Wanted
 from tests.benchmarks.collection import filled, path_of
 
-SIZES = (60, 100, 250)
+SIZES = (60, 100, 250, 500, 1_000)
+OWN = 250  # pictures of larger indexes that are asked for
+FILLING = 750  # pictures of ``train`` that the others are drawn of
 ASKED = 500
 TAKEN_OUT = 200
 DRAWS = 4  # of each size; one draw is off by 0.03 of an AUROC
@@ -98,29 +107,55 @@ def main() -> None:
         )
     )
     half = both[0 if options.fitted_half else 1]
-    figures = {}
+    others = relevance.embed_captions(
+        encoder,
+        options.captions,
+        options.images,
+        split="train",
+        work=options.work,
+        most=FILLING,
+    )
+    figures: dict[str, Any] = {}
     for size in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             draws = []
             for draw in range(DRAWS):
                 place = Path(folder) / str(draw)
                 place.mkdir()
-                draws.append(measure(half, size, place, seed=1_000 * draw + size))
-            figures[f"{size} pictures"] = averaged(draws)
+                asked = Asked(half, others, options.work / "queries")
+                draws.append(measure(asked, size, place, seed=1_000 * draw + size))
+            spread = np.std([one["auroc"] for one in draws])
+            figures[f"{size} pictures"] = {
+                "auroc sd": round(float(spread), 3),
+                **averaged(draws),
+            }
     print(
         json.dumps({"space": encoder.space, "confident_from": spec.confident, **figures}, indent=2)
     )
 
 
-def measure(half: Captions, size: int, folder: Path, *, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for, what else is in large indexes, and where vectors of queries are kept."""
+
+    half: Captions
+    others: Captions
+    cache: Path
+
+
+def measure(asked_: Asked, size: int, folder: Path, *, seed: int) -> dict[str, Any]:
     """Asks one index everything."""
     generator = np.random.default_rng(seed)
-    kept, out = relevance.draw(half, size, generator)
+    large = size >= len(asked_.half.said)
+    kept, out = relevance.draw(asked_.half, OWN if large else size, generator)
     queries = {
         "answerable": drawn(kept, ASKED, generator),
         "taken out": drawn(out, TAKEN_OUT, generator),
     }
-    nonsense = noise(seed)
+    if large:
+        more, _ = relevance.draw(asked_.others, size - OWN, generator)
+        kept = joined(kept, more)
+    nonsense = noise(seed // 1_000)  # the same for all sizes, so that it is embedded once
     texts = {
         **{
             name: [one.said[row].captions[which] for one, row, which in rows]
@@ -134,7 +169,7 @@ def measure(half: Captions, size: int, folder: Path, *, seed: int) -> dict[str, 
     }
     answers: dict[str, list[Answer]] = {}
     with filled(folder / "i.db", model().load(), kept) as store:
-        searcher = Searcher(store)
+        searcher = Searcher(store, cache=asked_.cache)
         for name, asked in texts.items():
             answers[name] = [searcher.answer(plain(text), Wanted(k=10)) for text in asked]
     places = {path_of(one.image): place for place, one in enumerate(kept.said)}
@@ -157,6 +192,12 @@ def measure(half: Captions, size: int, folder: Path, *, seed: int) -> dict[str, 
         for name, found in answers.items()
     }
     some = ("answerable", "taken out")
+    meant = {
+        name: np.where([answer.meant for answer in found], best[name], 0.0)
+        for name, found in answers.items()
+    }
+    answered = np.concatenate([meant["answerable"], meant["nouns"]])
+    none = ("taken out", "absent", *nonsense)
     return {
         "flagged": {
             name: round(float(np.mean([not answer.confident for answer in found])), 3)
@@ -164,6 +205,10 @@ def measure(half: Captions, size: int, folder: Path, *, seed: int) -> dict[str, 
         },
         "auroc": round(auroc(best["answerable"], best["taken out"]), 3),
         "auroc_strict": round(auroc(best["answerable"], best["taken out"][~elsewhere]), 3),
+        "against": {
+            **{name: round(auroc(answered, meant[name]), 3) for name in none},
+            "mixed": round(auroc(answered, join(meant, none)), 3),
+        },
         "taken_out_strictly": int((~elsewhere).sum()),
         "ece": round(calibration_error(join(best, texts), join(right, texts)), 3),
         "ece_answerable": round(calibration_error(join(best, some), join(right, some)), 3),
@@ -173,6 +218,16 @@ def measure(half: Captions, size: int, folder: Path, *, seed: int) -> dict[str, 
             for name, found in best.items()
         },
     }
+
+
+def joined(one: Captions, other: Captions) -> Captions:
+    """Puts two collections into one."""
+    return Captions(
+        [*one.said, *other.said],
+        np.concatenate([one.pictures, other.pictures]),
+        np.concatenate([one.captions, other.captions]),
+        np.concatenate([one.judge, other.judge]),
+    )
 
 
 def averaged(figures: Sequence[Any]) -> Any:

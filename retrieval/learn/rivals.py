@@ -76,10 +76,12 @@ def fit(queries: Vectors, near: Floats, pictures: Vectors, *, kinds: int, seed: 
     )
     slower = torch.optim.lr_scheduler.ExponentialLR(optimizer, SLOWER)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(asked), generator=generator).split(BATCH):
+        order = torch.randperm(len(asked), generator=generator)
+        for rows in (order[at : at + BATCH] for at in range(0, len(order), BATCH)):
             said = torch.logsumexp(SHARPNESS * asked[rows] @ points.T + shares, dim=1) / SHARPNESS
             optimizer.zero_grad()
-            ((said - wanted[rows]) ** 2).mean().backward()
+            loss = ((said - wanted[rows]) ** 2).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         slower.step()
     made = points.detach().numpy().astype(np.float16).astype(np.float32)
@@ -88,7 +90,9 @@ def fit(queries: Vectors, near: Floats, pictures: Vectors, *, kinds: int, seed: 
 
 def clusters(pictures: Vectors, kinds: int, *, seed: int) -> tuple[Floats, Floats]:
     """Gives the means of clusters ``(at most kinds, dim)``, and how many pictures each has."""
-    means = pictures[np.random.default_rng(seed).permutation(len(pictures))[:kinds]]
+    means: NDArray[np.floating] = pictures[
+        np.random.default_rng(seed).permutation(len(pictures))[:kinds]
+    ]
     for _ in range(LLOYD):
         nearest = (pictures @ means.T - (means**2).sum(axis=1) / 2).argmax(axis=1)
         sizes = np.bincount(nearest, minlength=len(means))

@@ -27,6 +27,7 @@ Measures:
 ``against``     the same against each kind of query without an answer, and ``mixed`` against 500 of
                 all kinds; nouns are among the answerable, and what the answer says to mean nothing
                 counts as 0
+``auroc_right`` the same, first hits that answer against others, of captions and nouns
 ``ece``         expected calibration error (Guo et al. 2017, arXiv 1706.04599) of the first hit's
                 relevance, 15 bins of equal width, over all queries
 ``ece_answerable``  the same over the answerable and the taken out alone
@@ -193,7 +194,7 @@ class Search:
             tempfile.TemporaryDirectory() as folder,
             filled(Path(folder) / "i.db", self.encoder, kept) as store,
         ):
-            searcher = Searcher(store)
+            searcher = Searcher(store, spec=self.spec)
             for at, text in enumerate(texts):
                 answer = searcher.answer(Blend((Term(Kind.WORDS, text),)), Wanted(k=1))
                 assert answer.hits[0].path == path_of(kept.said[found.first[at]].image)
@@ -240,6 +241,8 @@ def measure(search: Search, half: Captions, others: Captions, size: int, draw: i
     meant = {name: np.where(one.meant, one.relevance, 0.0) for name, one in found.items()}
     some, none = ("answerable", "taken out"), ("taken out", "absent", *nonsense)
     answered = join(meant, ("answerable", "nouns"))
+    three = (*some, "nouns")
+    shown, true = join(best, three), join(right, three)
     return {
         "flagged": {
             name: round(float(np.mean(values < search.spec.confident)), 3)
@@ -252,6 +255,7 @@ def measure(search: Search, half: Captions, others: Captions, size: int, draw: i
             "mixed": round(auroc(answered, join(meant, none)), 3),
         },
         "taken_out_strictly": int((~elsewhere).sum()),
+        "auroc_right": round(auroc(shown[true], shown[~true]), 3),
         "ece": round(calibration_error(join(best, best), join(right, best)), 3),
         "ece_answerable": round(calibration_error(join(best, some), join(right, some)), 3),
         "right": round(float(right["answerable"].mean()), 3),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from retrieval.fusion import Fuse
 from retrieval.phrasing import POOL, Phrased, contrasts, phrase, weigh
 from retrieval.prompts import PromptSet, fitting
 from retrieval.query import AllOf, Blend, Kind, Query, Term, terms_of
+from retrieval.rivals import Rivals
 from retrieval.scoring import AVOIDED, Avoided, Both, Either, Fed, Leaf, Negatives, Scorer, Tree
 from retrieval.sense import Sense
 from retrieval.store import Space, Store
@@ -101,6 +102,7 @@ class Asker:
         *,
         calibrations: Calibrations,
         sense: Sense | None = None,
+        rivals: Rivals | None = None,
         words: Tower | None = None,
     ) -> None:
         """Takes what queries need.
@@ -111,6 +113,7 @@ class Asker:
             encoder: Of that space; weights are read only if something must be embedded.
             calibrations: How cosines become relevances.
             sense: What tells words from noise; without, everything counts as words.
+            rivals: Tells how near wrong pictures come to words; without, as near as usual.
             words: Reads the words of queries; the encoder's text tower by default, which reads
                 files.
         """
@@ -120,6 +123,7 @@ class Asker:
         self._encoder = encoder
         self._calibrations = calibrations
         self._sense = sense
+        self._rivals = rivals
         self._made: dict[tuple[str, ...], bool] = {}
         self._phrased: dict[tuple[Kept, tuple[str, ...], bool], Phrased] = {}
         self._examples: dict[tuple[str, tuple[int, int] | None], Example] = {}
@@ -214,10 +218,11 @@ class Asker:
         )
         size = pieces[0].background.items
         background = self._background(vector, target, size, mixed)
+        seen = self._raw_background(vector, target, size)
         column = columns.add(vector, rising=True)
         return Leaf(
             column,
-            mixed.against(self._raw_background(vector, target, size)),
+            mixed.against(replace(seen, rivals=self._rivals_of(wanted, vector, target))),
             background.mean,
             background.spread,
             tuple(
@@ -232,6 +237,13 @@ class Asker:
             ),
             drop=manner.negatives is Negatives.DIFFERENCE,
         )
+
+    def _rivals_of(self, wanted: Sequence[Piece], vector: Vectors, target: Kept) -> float:
+        """Tells how near wrong pictures come to words; to anything else, as near as usual."""
+        worded = all(one.term.kind is Kind.WORDS for one in wanted)
+        if self._rivals is None or target is not Modality.IMAGE or not worded:
+            return 0.0
+        return float(self._rivals.above(vector[None])[0])
 
     def _piece(self, term: Term, target: Kept, size: int, manner: Manner) -> Piece:
         phrased = None
@@ -332,7 +344,7 @@ def blended(pieces: Sequence[Piece]) -> Vectors:
 
 def _mixed(weighted: Sequence[tuple[float, Calibration]]) -> Calibration:
     """Averages calibrations: terms of several kinds in one direction."""
-    names = ("a", "b", "z", "n", "mean", "spread")
+    names = ("a", "b", "z", "n", "mean", "spread", "r")
     return Calibration(
         *(sum(weight * getattr(one, name) for weight, one in weighted) for name in names)
     )

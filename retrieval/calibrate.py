@@ -3,8 +3,9 @@
 A raw cosine means nothing to a person: a perfect match of words and picture may have 0.3, and a
 passage of text with little to do with a query 0.5. A logistic map per kind of query and kind of
 target (Platt 1999, "Probabilistic outputs for support vector machines"), fitted once per model,
-makes them comparable. It looks at the cosine, and at how far it stands out from the cosines that
-the same query has with the index as a whole, since queries differ in that.
+makes them comparable. It looks at the cosine, since queries differ also at how far it stands out
+from the cosines that the same query has with the index as a whole, or at how near wrong items
+usually come to such a query, and at the index's size.
 """
 
 from __future__ import annotations
@@ -36,20 +37,24 @@ class Background:
         mean: Of the cosines.
         spread: Their standard deviation, above 0.
         items: How many vectors the index has.
+        rivals: By how much nearer than usual wrong items come to such a query, a difference of
+            cosines; see ``retrieval.rivals``.
     """
 
     mean: float
     spread: float
     items: int
+    rivals: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """A logistic map from cosines to relevances, rising with the cosine.
 
-    ``relevance = 1 / (1 + exp(-(a * cosine + z * standing + n * log(items) + b)))``, where
-    ``standing`` is by how many standard deviations a cosine lies above the query's mean over the
-    index, and ``items`` the number of vectors there: among more, a chance likeness is likelier.
+    ``relevance = 1 / (1 + exp(-(a * cosine + z * standing + n * log(items) + r * rivals + b)))``,
+    where ``standing`` is by how many standard deviations a cosine lies above the query's mean over
+    the index, ``items`` the number of vectors there, as among more a chance likeness is likelier,
+    and ``rivals`` how near wrong items come to such a query.
 
     Attributes:
         a: Slope of the cosine.
@@ -59,6 +64,7 @@ class Calibration:
         mean: Usual mean of a query's cosines, for indexes too small to tell.
         spread: Usual standard deviation of them; 0 where nothing is usual, and the index alone
             tells.
+        r: Slope of the rivals, 0 or below.
     """
 
     a: float
@@ -67,6 +73,7 @@ class Calibration:
     n: float = 0.0
     mean: float = 0.0
     spread: float = 0.1
+    r: float = 0.0
 
     def against(self, background: Background) -> Calibration:
         """Gives the plain map of cosines that this is for one query and index."""
@@ -74,7 +81,10 @@ class Calibration:
         crowd = math.log(min(max(background.items, FEWEST), MOST))
         return Calibration(
             a=self.a + self.z / seen.spread,
-            b=self.b - self.z * seen.mean / seen.spread + self.n * crowd,
+            b=self.b
+            - self.z * seen.mean / seen.spread
+            + self.n * crowd
+            + self.r * background.rivals,
         )
 
     def logit(self, cosine: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -24,10 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retrieval import sense
+from retrieval import rivals, sense
 from retrieval.calibrate import CONFIDENT, Calibration
 from retrieval.catalogue import OFFERS, Offer
 from retrieval.errors import ModelError, ModelMissingError
+from retrieval.rivals import Rivals
 from retrieval.sense import Sense
 from retrieval.towers import adapted, bundled
 from retrieval.towers.described import Described, Progress
@@ -69,6 +70,7 @@ class ModelSpec:
         load: Makes the encoder.
         confident: Relevance from which on a hit counts as a good match.
         sense: Gives what tells words from noise, if the model has it.
+        rivals: Gives what tells how near wrong pictures come to words, if the model has it.
         family: Key of ``FAMILIES``, or ``BUNDLED``, also of adapters.
     """
 
@@ -83,6 +85,7 @@ class ModelSpec:
     load: Callable[[], Encoder]
     confident: float = CONFIDENT
     sense: Callable[[], Sense | None] = lambda: None
+    rivals: Callable[[], Rivals | None] = lambda: None
     family: str = BUNDLED
 
 
@@ -421,6 +424,7 @@ def _towers(folder: Path) -> ModelSpec:
         calibrations=card.calibrations,
         confident=card.confident,
         sense=functools.partial(sense.read, folder / "sense.npz"),
+        rivals=functools.partial(rivals.read, folder / rivals.FILE),
         load=functools.partial(bundled.load, folder),
     )
 

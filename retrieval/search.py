@@ -195,6 +195,7 @@ class Searcher:
             self.encoder,
             calibrations=spec.calibrations if spec else {},
             sense=spec.sense() if spec else None,
+            rivals=spec.rivals() if spec else None,
             words=asked.towers.get(Modality.TEXT),
         )
 

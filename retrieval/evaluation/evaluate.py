@@ -256,10 +256,15 @@ def _compare(
     parts = _cosines(queries, gallery.vectors)
     best = np.maximum.reduceat(parts, gallery.starts, axis=1)
     logits = np.empty(best.shape)
+    rivals = model.rivals() if target is Modality.IMAGE else None
+    nearer = np.zeros(len(queries)) if rivals is None else rivals.above(queries)
     for row, source in enumerate(sources):
         usual = model.calibrations.get((source, target)) or unfitted(source, target)
         background = Background(
-            float(parts[row].mean()), float(parts[row].std()), len(gallery.vectors)
+            float(parts[row].mean()),
+            float(parts[row].std()),
+            len(gallery.vectors),
+            float(nearer[row]) if source is Modality.TEXT else 0.0,
         )
         logits[row] = usual.against(background).logit(best[row])
     return best, logits

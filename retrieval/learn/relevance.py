@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval import media, sounds
+from retrieval import media, rivals, sounds
 from retrieval.calibrate import FEWEST, MOST, Background, Calibration, settled
 from retrieval.learn.data import Captioned, read_captions, read_pictures
 from retrieval.learn.export import toml
@@ -35,10 +35,12 @@ from retrieval.learn.sense import embed
 from retrieval.learn.sound.clips import read_esc50
 from retrieval.phrasing import phrase
 from retrieval.prompts import choose
+from retrieval.rivals import Rivals
 from retrieval.towers import bundled
 from retrieval.types import Encoder, Modality, Tower, Vectors
 
 SIZES = (60, 200, 500)
+PICTURED = (60, 200, 400)  # of the half's 500, so that some are always asked for in vain
 DRAWS = 3  # indexes of each size
 QUERIES = 300
 TOP = 10
@@ -101,15 +103,25 @@ class Shown:
         standing: In standard deviations above the query's mean, both mixed with what is usual.
         crowd: Logarithm of the index's size.
         right: Whether the item answers.
+        rivals: By how much nearer than usual wrong items come to such a query; see
+            ``retrieval.rivals``. As near as usual where it is ``None``.
     """
 
     cosine: Floats
     standing: Floats
     crowd: Floats
     right: Flags
+    rivals: Floats | None = None
 
 
-def shown(queries: Vectors, items: Vectors, right: Flags, usual: Calibration) -> Shown:
+def shown(
+    queries: Vectors,
+    items: Vectors,
+    right: Flags,
+    usual: Calibration,
+    *,
+    rivals: Rivals | None = None,
+) -> Shown:
     """Searches exactly, and keeps what a person sees first."""
     cosines = queries @ items.T
     backgrounds = [
@@ -122,21 +134,27 @@ def shown(queries: Vectors, items: Vectors, right: Flags, usual: Calibration) ->
     spread = np.array([one.spread for one in backgrounds], np.float32)[:, None]
     crowd = np.full_like(cosine, np.log(min(max(len(items), FEWEST), MOST)))
     hits = np.take_along_axis(right, order, axis=1)
-    return Shown(cosine, (cosine - mean) / spread, crowd, hits)
+    nearer = None if rivals is None else np.zeros_like(cosine) + rivals.above(queries)[:, None]
+    return Shown(cosine, (cosine - mean) / spread, crowd, hits, nearer)
 
 
-def fit(evidence: Sequence[Shown], usual: Calibration, *, steps: int = 100) -> Calibration:
+def fit(
+    evidence: Sequence[Shown], usual: Calibration, *, standing: bool = True, steps: int = 100
+) -> Calibration:
     """Fits a calibration by logistic regression (Newton's method).
 
     Every set of queries weighs the same, however many there are, and of the hits of a query the
     first weighs most: the reciprocal of its rank, as people look at them.
+
+    Args:
+        evidence: What searches show.
+        usual: What is usual.
+        standing: Whether it counts.
+        steps: At most so many.
     """
-    design = np.concatenate(
-        [
-            np.stack([one.cosine.ravel(), one.standing.ravel(), one.crowd.ravel()], 1)
-            for one in evidence
-        ]
-    ).astype(np.float64)
+    design = np.concatenate([_design(one) for one in evidence]).astype(np.float64)
+    if not standing:
+        design[:, 1] = 0
     truth = np.concatenate([one.right.ravel() for one in evidence]).astype(np.float64)
     weight = np.concatenate(
         [
@@ -149,18 +167,19 @@ def fit(evidence: Sequence[Shown], usual: Calibration, *, steps: int = 100) -> C
         design[:, 2] = 0
     centre, scale = weight @ design, design.std(0) + 1e-9
     x = np.concatenate([(design - centre) / scale, np.ones((len(design), 1))], axis=1)
-    solution = np.zeros(4)
+    solution = np.zeros(5)
     for _ in range(steps):
         guess = 1 / (1 + np.exp(-np.clip(x @ solution, -60, 60)))
         gradient = x.T @ (weight * (guess - truth)) + 1e-6 * solution
-        curvature = (x * (weight * guess * (1 - guess))[:, None]).T @ x + 1e-6 * np.eye(4)
+        curvature = (x * (weight * guess * (1 - guess))[:, None]).T @ x + 1e-6 * np.eye(5)
         change = np.linalg.solve(curvature, gradient)
         solution -= np.clip(change, -2, 2)
         if np.abs(change).max() < 1e-9:
             break
-    a, z, n = solution[:3] / scale
+    a, z, n, r = solution[:4] / scale
     a, z = max(a, 0.0), max(z, 0.0)  # what falls with the cosine would be no relevance
-    b = solution[3] - float(np.array([a, z, n]) @ centre)
+    r = min(r, 0.0)
+    b = solution[4] - float(np.array([a, z, n, r]) @ centre)
     return Calibration(
         a=round(float(a), FIGURES),
         b=round(float(b), FIGURES),
@@ -168,6 +187,14 @@ def fit(evidence: Sequence[Shown], usual: Calibration, *, steps: int = 100) -> C
         n=round(float(n), FIGURES),
         mean=usual.mean,
         spread=usual.spread,
+        r=round(float(r), FIGURES),
+    )
+
+
+def _design(one: Shown) -> Floats:
+    rivals = np.zeros_like(one.cosine) if one.rivals is None else one.rivals
+    return np.stack(
+        [one.cosine.ravel(), one.standing.ravel(), one.crowd.ravel(), rivals.ravel()], 1
     )
 
 
@@ -211,6 +238,8 @@ def worded(
     generator: np.random.Generator,
     *,
     base: Calibration | None = None,
+    rivals: Rivals | None = None,
+    sizes: Sequence[int] = SIZES,
 ) -> list[Shown]:
     """Puts captions and nouns to indexes of pictures, or of one caption each.
 
@@ -220,10 +249,12 @@ def worded(
         target: Pictures or texts.
         generator: Draws the indexes.
         base: What is usual; worked out from ``half`` by default.
+        rivals: Tells how near wrong items come.
+        sizes: Of the indexes.
     """
     evidence = []
     base = base or usual(half.captions[:, 0], _items(half, target))
-    for size in SIZES:
+    for size in sizes:
         for _ in range(DRAWS):
             kept, out = draw(half, min(size, len(half.said)), generator)
             items = _items(kept, target)
@@ -232,12 +263,14 @@ def worded(
                 which = 1 + which % (half.captions.shape[1] - 1)
             right = alike(kept.judge[rows, which], kept.judge)
             right[np.arange(len(rows)), rows] = True
-            evidence.append(shown(kept.captions[rows, which], items, right, base))
+            asked = kept.captions[rows, which]
+            evidence.append(shown(asked, items, right, base, rivals=rivals))
             if len(out.said):
                 rows, which = asked_of(out, generator)
                 right = alike(out.judge[rows, which], kept.judge)
-                evidence.append(shown(out.captions[rows, which], items, right, base))
-            evidence.append(shown(nouns, items, kept.holds(NOUNS), base))
+                asked = out.captions[rows, which]
+                evidence.append(shown(asked, items, right, base, rivals=rivals))
+            evidence.append(shown(nouns, items, kept.holds(NOUNS), base, rivals=rivals))
     return evidence
 
 
@@ -306,12 +339,21 @@ def heard(
 
 
 def embed_captions(
-    encoder: Encoder, captions: Path, images: Path, *, split: str, work: Path
+    encoder: Encoder,
+    captions: Path,
+    images: Path,
+    *,
+    split: str,
+    work: Path,
+    most: int | None = None,
 ) -> Captions:
-    """Embeds captioned pictures; what is in ``work`` already is not embedded again."""
-    said = read_captions(captions)[split]
+    """Embeds captioned pictures, at most so many of a split, in the order of the file.
+
+    What is in ``work`` already is not embedded again.
+    """
+    said = read_captions(captions)[split][:most]
     work.mkdir(parents=True, exist_ok=True)
-    path = work / f"{encoder.space}-{split}.npz"
+    path = work / f"{encoder.space}-{split}{'' if most is None else f'-{most}'}.npz"
     if not path.exists():
         from retrieval.learn.minilm import MiniLM
 
@@ -404,11 +446,15 @@ def main() -> None:
     )
     half, _ = halves(captions)
     tower = encoder.towers[Modality.TEXT]
+    typical = rivals.read(options.model / rivals.FILE)
     evidence: dict[tuple[Modality, Modality], list[Shown]] = {}
     for target in (Modality.IMAGE, Modality.TEXT):
         generator = np.random.default_rng(options.seed)
         nouns = as_asked(NOUNS, target, tower)
-        evidence[Modality.TEXT, target] = worded(half, nouns, target, generator)
+        near, sizes = (typical, PICTURED) if target is Modality.IMAGE else (None, SIZES)
+        evidence[Modality.TEXT, target] = worded(
+            half, nouns, target, generator, rivals=near, sizes=sizes
+        )
         evidence[Modality.IMAGE, target] = pictured(half, target, generator)
     if options.esc50 is not None and options.media is not None:
         generator = np.random.default_rng(options.seed)
@@ -425,9 +471,11 @@ def main() -> None:
         (Modality.TEXT, Modality.AUDIO): Calibration(1.0, 0.0, mean=0.03, spread=0.1),
     }
     for (query, target), shown_ in evidence.items():
-        fitted = fit(shown_, backgrounds[query, target])
+        worded_ = (query, target) == (Modality.TEXT, Modality.IMAGE)
+        fitted = fit(shown_, backgrounds[query, target], standing=not worded_)
+        names = ("a", "b", "z", "n", "mean", "spread", *(("r",) if worded_ else ()))
         table["calibration"].setdefault(query.value, {})[target.value] = {
-            name: getattr(fitted, name) for name in ("a", "b", "z", "n", "mean", "spread")
+            name: getattr(fitted, name) for name in names
         }
     path.write_text(toml(table), encoding="utf-8")
 

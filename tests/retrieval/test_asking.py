@@ -13,6 +13,7 @@ from retrieval.asking import Asker, Manner, Piece, blended, deciding
 from retrieval.calibrate import Background, Calibration
 from retrieval.errors import QueryError
 from retrieval.query import Blend, Kind, Term, parse
+from retrieval.rivals import Rivals
 from retrieval.scoring import AVOIDED, Both, Either, Fed, Leaf, Negatives
 from retrieval.sense import Sense
 from retrieval.store import Batch, Concept, Space, Store
@@ -112,6 +113,37 @@ def test_a_word_is_one_column(store: Store, asker: Asker) -> None:
     assert leaf.calibration.a == pytest.approx(4.0 + 0.5 / spread, rel=1e-4)
     offset = -1.0 - 0.5 * mean / spread - 0.2 * np.log(SIZE)
     assert leaf.calibration.b == pytest.approx(offset, rel=1e-4)
+
+
+def test_rivals_lower_what_is_thought_of_words(
+    store: Store, encoder: Encoder, tmp_path: Path
+) -> None:
+    """Of words for pictures alone, by the map's slope; examples and texts have none."""
+    from tests.retrieval.test_search import paint
+
+    typical = Rivals(colour("red")[None], np.zeros(1, np.float32), -1.0, 0.5)
+    (space,) = store.spaces()
+    maps = {
+        (TEXT, IMAGE): Calibration(a=4.0, b=-1.0, r=-3.0),
+        (TEXT, TEXT): Calibration(a=4.0, b=-1.0, r=-3.0),
+        (IMAGE, IMAGE): Calibration(a=4.0, b=-1.0, r=-3.0),
+    }
+    asker = Asker(store, space, encoder, calibrations=maps, rivals=typical)
+    without = Asker(store, space, encoder, calibrations=maps)
+
+    def offset(asker: Asker, words: list[str], target: Modality = IMAGE) -> float:
+        leaf = asker.scorer(parse(words), target, SIZE).tree
+        assert isinstance(leaf, Leaf)
+        return leaf.calibration.b
+
+    both = colour("red") + colour("blue")
+    near = float(colour("red") @ both / np.linalg.norm(both))
+    assert offset(asker, ["red"]) == pytest.approx(-1.0 - 3.0 * 0.5, abs=1e-4)
+    assert offset(asker, ["blue"]) == pytest.approx(-1.0 + 3.0 * 0.5, abs=0.02)
+    assert offset(asker, ["red blue"]) == pytest.approx(-1.0 - 3.0 * (near - 0.5), abs=1e-4)
+    picture = str(paint(tmp_path / "a.png", red=256))
+    for words, target in ((["red"], TEXT), ([picture], IMAGE), (["red", "+", picture], IMAGE)):
+        assert offset(asker, words, target) == offset(without, words, target)
 
 
 def piece(vector: Vectors, weight: float, spread: float) -> Piece:

@@ -87,12 +87,14 @@ def test_without_figures_standing_counts() -> None:
         n=st.floats(-1, 1),
         mean=st.floats(-0.2, 0.4),
         spread=st.floats(0.01, 0.5),
+        r=st.floats(-20, 0),
     ),
     background=st.builds(
         Background,
         mean=st.floats(-0.5, 0.5),
         spread=st.floats(0.001, 0.5),
         items=st.integers(0, 10**7),
+        rivals=st.floats(-0.2, 0.5),
     ),
     cosine=st.floats(-1, 1),
 )
@@ -106,7 +108,8 @@ def test_against_a_background(
     standing = (cosine - mean) / math.sqrt(variance)
     crowd = math.log(min(max(items, 50), 1000))
     want = calibration.a * cosine + calibration.z * standing + calibration.n * crowd + calibration.b
+    want += calibration.r * background.rivals
     plain = calibration.against(background)
     got = float(plain.logit(np.array([cosine], np.float64))[0])
     assert got == pytest.approx(want, rel=1e-9, abs=1e-9)
-    assert (plain.z, plain.n) == (0, 0)
+    assert (plain.z, plain.n, plain.r) == (0, 0, 0)

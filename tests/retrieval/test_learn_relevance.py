@@ -8,6 +8,7 @@ import pytest
 from retrieval.calibrate import Calibration
 from retrieval.learn.data import Captioned
 from retrieval.learn.relevance import Captions, Shown, alike, fit, halves, shown, usual
+from retrieval.rivals import Rivals
 from tests.conftest import unit_rows
 
 
@@ -29,6 +30,21 @@ def test_fit_recovers_a_logistic_map() -> None:
     assert got.n == pytest.approx(true.n, abs=0.1)
     assert got.b == pytest.approx(true.b, abs=0.5)
     assert (got.mean, got.spread) == (0.1, 0.2)
+
+
+def test_fit_recovers_the_slope_of_rivals() -> None:
+    """And leaves the standing out where it is told to."""
+    rng = np.random.default_rng(5)
+    cosine = rng.uniform(0.1, 0.9, (6_000, 10)).astype(np.float32)
+    rivals = np.zeros_like(cosine) + rng.uniform(-0.1, 0.3, (6_000, 1)).astype(np.float32)
+    right = rng.random(cosine.shape) < 1 / (1 + np.exp(4.0 - 6.0 * cosine + 7.0 * rivals))
+    crowd = np.full_like(cosine, np.log(100))
+    got = fit([Shown(cosine, cosine * 3, crowd, right, rivals)], Calibration(1, 0), standing=False)
+    assert got.a == pytest.approx(6.0, rel=0.05)
+    assert got.r == pytest.approx(-7.0, rel=0.1)
+    assert (got.z, got.n) == (0, 0)
+    rising = Shown(cosine, cosine, crowd, right, -rivals)
+    assert fit([rising], Calibration(1, 0), standing=False).r == 0
 
 
 def test_one_size_says_nothing_of_others() -> None:
@@ -58,6 +74,12 @@ def test_shown_are_the_ten_nearest() -> None:
             got.standing[row], (cosines[order] - mean) / spread, rtol=1e-4, atol=1e-5
         )
     np.testing.assert_allclose(got.crowd, np.log(70))
+    assert got.rivals is None
+    typical = Rivals(items[:2], np.zeros(2, np.float32), -1.0, 0.1)
+    rivals = shown(queries, items, right, base, rivals=typical).rivals
+    assert rivals is not None
+    assert rivals.shape == (3, 10)
+    np.testing.assert_array_equal(rivals, np.repeat(typical.above(queries)[:, None], 10, axis=1))
 
 
 def test_usual_is_the_mean_and_mean_spread() -> None:

@@ -14,7 +14,7 @@ from retrieval.sense import Sense
 from retrieval.towers import adapted
 from retrieval.types import Modality
 
-FIGURES = ("a", "b", "z", "n", "mean", "spread")
+FIGURES = ("a", "b", "z", "n", "mean", "spread", "r")
 
 
 def write(out: Path, heads: bytes, content: dict[str, Any], plane: Sense | None) -> dict[str, Any]:

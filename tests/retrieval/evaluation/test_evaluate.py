@@ -20,6 +20,7 @@ from retrieval.evaluation.tasks import read
 from retrieval.fusion import Fuse, Fusion
 from retrieval.models import ModelSpec
 from retrieval.prompts import PromptSet
+from retrieval.rivals import Rivals
 from retrieval.types import Encoder, Modality
 from tests.fakes import COLOURS, DIM, RATE_HZ, colour_encoder, pitch_hz
 
@@ -89,7 +90,10 @@ def test_searches_one_by_one(data: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Ranks, hits and relevances of every caption, worked out without the code that is tested."""
     monkeypatch.setattr(module, "BLOCK", 7)  # blocks must not show
     encoder = colour_encoder()
-    found = measured(data, [Way(spec_of(encoder), "same", SAME)])
+    reds = Rivals(np.eye(DIM, dtype=np.float32)[:1], np.zeros(1, np.float32), -1.0, 0.1)
+    maps = {(Modality.TEXT, Modality.IMAGE): Calibration(6.0, -4.0, z=0.5, r=-2.0)}
+    spec = replace(spec_of(encoder), calibrations=maps, rivals=lambda: reds)
+    found = measured(data, [Way(spec, "same", SAME)])
     lines = [line.split("\t") for line in (data / "captions.tsv").read_text("utf-8").splitlines()]
     names = list(dict.fromkeys(name for name, _ in lines))
     image, text = encoder.towers[Modality.IMAGE], encoder.towers[Modality.TEXT]
@@ -114,11 +118,12 @@ def test_searches_one_by_one(data: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     worst = run.worst[0]
     assert (worst.right.name, worst.query.name) == pairs[ranks.index(max(ranks))]
     assert run.confidence is not None
-    usual = Calibration(6.0, -4.0, z=0.5)
+    usual = Calibration(6.0, -4.0, z=0.5, r=-2.0)
     claims = []
     for vector in captions:
         cosines_ = pictures @ vector
-        usual_here = usual.against(Background(float(cosines_.mean()), float(cosines_.std()), 24))
+        seen = Background(float(cosines_.mean()), float(cosines_.std()), 24, vector[0] - 0.1)
+        usual_here = usual.against(seen)
         claims.append(float(usual_here.relevance(cosines_.max(keepdims=True))[0]))
     assert sum(one.count * one.confidence for one in run.confidence.bins) == pytest.approx(
         sum(claims), rel=1e-5

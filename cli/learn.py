@@ -273,7 +273,7 @@ def _reporter() -> Callable[[str, int, int], None]:
     def report(stage: str, done: int, total: int) -> None:
         nonlocal last_s, last_stage
         now_s = time.monotonic()
-        part = stage.partition(", epoch")[0]  # what follows differs from epoch to epoch
+        part = stage.partition(", ")[0]  # what follows differs from step to step
         if part != last_stage or now_s - last_s > REPORT_EVERY_S:
             err.print(f"{now_s - began_s:6.0f} s  {stage}: {done} of {total}", highlight=False)
             last_s, last_stage = now_s, part

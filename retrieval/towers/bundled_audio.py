@@ -19,17 +19,20 @@ from numpy.typing import NDArray
 from retrieval.towers.onnx_session import open_session
 from retrieval.types import Vectors
 
-RATE_HZ = 16_000
+RATE_HZ = 32_000
 WINDOW_S = 10.0
 SAMPLES = round(RATE_HZ * WINDOW_S)
 """What ``log_mel`` takes, exactly."""
 
-HOP = 160  # samples from frame to frame: 10 ms
-FRAME = 400  # samples of a frame: 25 ms
-FFT = 512  # the next power of two; 31.25 Hz between bins
-MELS = 64
+HOP = 320  # samples from frame to frame: 10 ms
+FRAME = 800  # samples of a frame: 25 ms
+FFT = 1024  # the next power of two; 31.25 Hz between bins
+MELS = 128
+TOP_HZ = 15_000.0
 FRAMES = SAMPLES // HOP
-FLOOR = 1e-7  # of the mean power: what lies 70 dB below it counts as nothing
+FLOOR = 1e-4  # of the mean power: what lies 40 dB below it counts as nothing
+
+_PRE_EMPHASIS = 0.97
 
 Floats = NDArray[np.float32]
 
@@ -37,17 +40,15 @@ Floats = NDArray[np.float32]
 def log_mel(samples: Floats) -> Floats:
     """Gives the log-mel spectrogram of a window; indexing, searching and training all call it.
 
-    Frame t is centred on sample ``160 t + 80``; the ends are mirrored. Each frame is weighted by a
-    periodic Hann window, its power spectrum summed into mel bands (see ``mel_bands``), and the
-    result is divided by its mean over the whole window, so that a louder copy gives the same
-    numbers.
+    See ``mel_power`` for frames and bands. The result is divided by its mean over the whole window,
+    so that a louder copy gives the same numbers.
 
     Args:
-        samples: ``(160000,)`` float32, mono at 16 kHz. A shorter sound is repeated to that length
+        samples: ``(320000,)`` float32, mono at 32 kHz. A shorter sound is repeated to that length
             by the caller.
 
     Returns:
-        ``(1000, 64)`` float32: natural logarithms of power over mean power, at least -16.1; all
+        ``(1000, 128)`` float32: natural logarithms of power over mean power, at least -9.2; all
         zeros power gives that floor everywhere.
 
     Raises:
@@ -60,20 +61,29 @@ def log_mel(samples: Floats) -> Floats:
     peak = float(np.abs(samples).max())
     # at level 1, powers of very soft or loud windows stay within float32
     scaled = np.multiply(samples, 1.0 / peak, dtype=np.float32) if peak > 0 else samples
-    power = mel_power(scaled)
+    return over_mean(mel_power(scaled))
+
+
+def over_mean(power: Floats) -> Floats:
+    """Gives natural logarithms of powers over their mean, with ``FLOOR`` added to the ratio."""
     mean = float(power.mean(dtype=np.float64)) or 1.0
     relative = np.multiply(power, 1.0 / mean, dtype=np.float32)
     return np.asarray(np.log(relative + np.float32(FLOOR)), np.float32)
 
 
 def mel_power(samples: Floats) -> Floats:
-    """Gives the power in each frame and mel band: ``(n // 160, 64)`` float32.
+    """Gives the power in each frame and mel band: ``(1 + (n - 2) // 320, 128)`` float32.
+
+    High frequencies are raised (each sample less 0.97 of the one before). Frame t is centred on
+    sample ``320 t`` of that; the ends are mirrored. Each frame is weighted by a symmetric Hann
+    window, and its power spectrum is summed into mel bands, see ``mel_bands``: what the teacher of
+    the bundled weights hears (Schmid et al. 2023, arXiv 2211.04772).
 
     Args:
-        samples: ``(n,)`` float32 at 16 kHz, at least 200 of them.
+        samples: ``(n,)`` float32 at 32 kHz, at least 402 of them.
     """
-    margin = (FRAME - HOP) // 2
-    padded = np.pad(np.asarray(samples, np.float32), margin, mode="reflect")
+    raised = samples[1:] - np.float32(_PRE_EMPHASIS) * samples[:-1]
+    padded = np.pad(np.asarray(raised, np.float32), FRAME // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]
     spectrum = np.fft.rfft(frames * _hann(), FFT, axis=1)
     power = spectrum.real**2 + spectrum.imag**2
@@ -82,46 +92,28 @@ def mel_power(samples: Floats) -> Floats:
 
 @functools.cache
 def mel_bands() -> Floats:
-    """Gives the weight of each bin of the power spectrum in each band: ``(257, 64)`` float32.
+    """Gives the weight of each bin of the power spectrum in each band: ``(513, 128)`` float32.
 
-    Triangles from 0 to 8 kHz whose corners are evenly spaced on Slaney's mel scale ("Auditory
-    Toolbox", 1998): linear below 1 kHz, logarithmic above. Each has an area of one, so that white
-    noise gives the same power in all bands. Every triangle holds at least two bins.
+    Triangles of height one from 0 to 15 kHz whose corners are evenly spaced on the mel scale of
+    O'Shaughnessy (1987), ``1127 ln(1 + f / 700)``, and which are straight on that scale, as in
+    Kaldi. The last bin, 16 kHz, belongs to no band.
     """
-    corners = _from_mel(np.linspace(0.0, _to_mel(RATE_HZ / 2), MELS + 2))
-    bins = np.arange(FFT // 2 + 1) * (RATE_HZ / FFT)
+    mels = 1127.0 * np.log(1.0 + np.arange(FFT // 2 + 1) * (RATE_HZ / FFT) / 700.0)
+    corners = np.linspace(0.0, 1127.0 * np.log(1.0 + TOP_HZ / 700.0), MELS + 2)
     low, centre, high = corners[:-2], corners[1:-1], corners[2:]
-    rising = (bins[:, None] - low) / (centre - low)
-    falling = (high - bins[:, None]) / (high - centre)
-    triangles = np.maximum(0.0, np.minimum(rising, falling)) * 2.0 / (high - low)
-    bands = triangles.astype(np.float32)
+    rising = (mels[:, None] - low) / (centre - low)
+    falling = (high - mels[:, None]) / (high - centre)
+    bands = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    bands[-1] = 0.0
     bands.flags.writeable = False
     return bands
 
 
-_LINEAR_HZ = 200.0 / 3.0  # a mel below 1 kHz
-_BREAK_HZ = 1000.0
-_LOG_STEP = np.log(6.4) / 27.0  # a mel above it
-
-
-def _to_mel(hz: float) -> float:
-    if hz < _BREAK_HZ:
-        return hz / _LINEAR_HZ
-    return float(_BREAK_HZ / _LINEAR_HZ + np.log(hz / _BREAK_HZ) / _LOG_STEP)
-
-
-def _from_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    knee = _BREAK_HZ / _LINEAR_HZ
-    above = _BREAK_HZ * np.exp(_LOG_STEP * np.maximum(mel - knee, 0.0))
-    return np.where(mel < knee, mel * _LINEAR_HZ, above)
-
-
 @functools.cache
 def _hann() -> Floats:
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME) / FRAME)
-    window = window.astype(np.float32)
+    window = np.hanning(FRAME).astype(np.float32)
     window.flags.writeable = False
-    return np.asarray(window, np.float32)
+    return window
 
 
 class AudioTower:
@@ -148,7 +140,7 @@ class AudioTower:
         return log_mel(content)
 
     def embed(self, batch: Sequence[Floats]) -> Vectors:
-        """Embeds spectrograms ``(1000, 64)``: ``(n, dim)`` float32, unit rows, in order."""
+        """Embeds spectrograms ``(1000, 128)``: ``(n, dim)`` float32, unit rows, in order."""
         (vectors,) = self._opened().run(["embedding"], {"mel": np.stack(batch)})
         return np.asarray(vectors, np.float32)
 

@@ -1,4 +1,4 @@
-"""Trains an audio tower into the space of a finished model and writes the model's files."""
+"""Trains an audio tower into the space of a finished model."""
 
 from __future__ import annotations
 
@@ -9,37 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import torch  # noqa: TID253 - this module is only imported to train
+import torch.nn.functional as F  # noqa: TID253
 from numpy.typing import NDArray
 
 from retrieval.errors import MediaError
+from retrieval.learn.atomic import digest_of, read_arrays, write_arrays
 from retrieval.learn.export import halve, to_onnx
-from retrieval.learn.sound import mixes, train
-from retrieval.learn.sound.clips import (
-    Bank,
-    Clip,
-    Report,
-    listen,
-    plan_units,
-    read_esc50,
-    read_extra,
-)
-from retrieval.learn.sound.mixes import Mixes
-from retrieval.learn.sound.polish import choose, polish
+from retrieval.learn.features import Report
+from retrieval.learn.sound.clips import Bank, Clip, Floats, listen, plan_units, read_esc50, read_extra
+from retrieval.learn.sound.distil import distil
+from retrieval.learn.sound.mixes import Mixer
+from retrieval.learn.sound.placing import AT_ONCE, Heard, hear, place
 from retrieval.learn.sound.recipe import Recipe
-from retrieval.learn.sound.student import Student
-from retrieval.learn.sound.words import (
-    Texts,
-    Vocabulary,
-    embed_words,
-    read_classes,
-    read_vocabulary,
-)
+from retrieval.learn.sound.student import Head, Student, Trunk
+from retrieval.learn.sound.teacher import Teacher
+from retrieval.learn.sound.words import Vocabulary, embed_words, read_classes, read_vocabulary
 from retrieval.towers import bundled
-from retrieval.towers.bundled_audio import FRAMES, MELS
+from retrieval.towers.bundled_audio import FRAMES, MELS, over_mean
 from retrieval.types import Modality
 
 TEACHER = "mn04_as_mAP_432.pt"
 CLASSES = "audioset_class_labels.csv"
+PHRASES = 4
+"""Phrasings of the names of AudioSet's classes that are averaged."""
+
 LEFT_OUT_EVERY = 5
 """Of ESC-50's categories in the data set's order, every fifth can be left out, from the first."""
 
@@ -59,23 +52,6 @@ class Source:
     teachers: Path
     extra: Path | None = None
     model: Path = bundled.WEIGHTS
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """Mixtures with everything known of them, row by row.
-
-    Attributes:
-        lessons: What the student is taught.
-        fold: ``(m,)``: the ESC-50 fold that a mixture's sounds are from, or 0.
-        alone: ``(m,)``: whether it is of one sound only.
-        near: ``(m,)``: whether a sound without a label seems to be of a left-out category.
-    """
-
-    lessons: train.Lessons
-    fold: NDArray[np.int64]
-    alone: NDArray[np.bool_]
-    near: NDArray[np.bool_]
 
 
 def left_out_kinds(clips: Sequence[Clip]) -> list[str]:
@@ -110,7 +86,7 @@ def learn(
         leave_kinds: Whether every fifth category is not heard, and nothing like it.
         seed: Of everything random. The same seed, versions and number of threads give the same
             model; other machines differ in the last bits.
-        work: Folder for what several trainings share, about 8 GB; reused if there.
+        work: Folder for what several trainings share, about 3 GB; reused if there.
         report: Told about progress.
 
     Returns:
@@ -124,171 +100,178 @@ def learn(
     work.mkdir(parents=True, exist_ok=True)
     vocabulary = read_vocabulary()
     classes = read_classes(source.teachers / CLASSES)
-    clips = read_esc50(source.esc50)
-    left_out = left_out_kinds(clips)
-    if source.extra is not None:
-        clips += read_extra(source.extra, most=recipe.sounds.most, seed=seed)
-    clips += [
+    teacher = Teacher(source.teachers / TEACHER).to(memory_format=torch.channels_last)
+    labelled = read_esc50(source.esc50)
+    left_out = left_out_kinds(labelled)
+    others = [
         Clip(Path(), kind, 0, "synthetic", number)
         for kind in vocabulary.synthetic
         for number in range(recipe.sounds.synthetic)
     ]
-    bank = listen(plan_units(clips, speeds=recipe.sounds.speeds, seed=seed), work, report=report)
-    made = [
-        mixes.make(
-            bank,
-            source.teachers / TEACHER,
-            work,
-            count=recipe.sounds.mixes,
-            seed=seed + batch,
-            report=report,
-        )
-        for batch in range(recipe.sounds.batches)
-    ]
-    corpus = gather(bank, made, vocabulary, classes, left_out, near=recipe.sounds.near)
+    if source.extra is not None:
+        others += read_extra(source.extra, most=recipe.sounds.most, seed=seed)
+    sounds = recipe.sounds
+    wild = listen(plan_units(others, speeds=0, dull=sounds.dull, seed=seed), work, report=report)
+    tame = listen(
+        plan_units(labelled, speeds=sounds.speeds, dull=0, seed=seed), work, report=report
+    )
+    if not len(wild.units):
+        raise MediaError("there are no sounds but the labelled ones to learn from")
+    opinion = _alike(
+        wild, teacher, vocabulary, classes, left_out, work=work, report=report
+    )
+    rows = np.flatnonzero(~_named(wild, left_out) & (opinion < recipe.sounds.near))
+    trunk = _trunk(wild, rows, teacher, recipe, seed=seed, work=work, report=report)
+
     tower = bundled.load(source.model).towers[Modality.TEXT]
     texts = embed_words(vocabulary, classes, tower)
-    every = list(range(len(vocabulary.kinds)))
-    forbidden = [vocabulary.kinds.index(kind) for kind in left_out]
-
-    start = _first(corpus, texts, vocabulary, recipe, seed=seed, work=work, report=report)
-    keep = corpus.fold != leave_fold if leave_fold else np.ones(len(corpus.fold), bool)
-    known = every
+    heard = [
+        _heard(trunk, bank, views=views, seed=seed, work=work, report=report)
+        for bank, views in ((wild, 1), (tame, sounds.views))
+    ]
+    kind = [_kinds(bank, vocabulary) for bank in (wild, tame)]
+    keep = np.array([unit.clip.fold != leave_fold for unit in tame.units])
+    known = list(range(len(vocabulary.kinds)))
     if leave_kinds:
-        keep &= ~corpus.near
-        keep &= (corpus.lessons.kinds[:, forbidden].sum(1) == 0).numpy()
-        known = [kind for kind in every if kind not in forbidden]
-    place = corpus.lessons.place[:, 1]
-    keep &= (corpus.fold > 0) | (place % recipe.second.every == 0)
-    rows = np.flatnonzero(keep)
-    if not len(rows):
+        forbidden = [vocabulary.kinds.index(one) for one in left_out]
+        keep &= ~np.isin(kind[1], forbidden)
+        known = [one for one in known if one not in forbidden]
+    both = Heard(
+        np.concatenate([heard[0].unit, heard[1].unit + len(wild.units)]),
+        np.concatenate([heard[0].features, heard[1].features]),
+        np.concatenate([heard[0].logits, heard[1].logits]),
+    )
+    used = np.concatenate([np.isin(np.arange(len(wild.units)), rows), keep])[both.unit]
+    label = np.concatenate(kind)[both.unit]
+    if not (used & (label >= 0)).any():
         raise MediaError(f"{source.esc50}: there is nothing left to learn from")
-    student = train.train(
-        start,
-        corpus.lessons,
-        rows,
+    names = torch.from_numpy(texts.classes[:PHRASES].mean(axis=0))
+    names = F.normalize(names, dim=1)
+    told = np.flatnonzero(used & (label >= 0))
+    torch.manual_seed(seed)
+    head = place(
+        Head(names - names.mean(0), recipe.network.hidden),
+        both,
+        told,
+        label[told],
+        np.flatnonzero(used & (label < 0)),
         texts,
         known,
-        recipe.second,
-        recipe.losses,
+        recipe.place,
         seed=seed,
         report=report,
-        name="second training",
-    )
-    chosen = choose(corpus.lessons, corpus.alone, corpus.fold > 0, rows, recipe.polish, seed=seed)
-    student = polish(
-        student, corpus.lessons, chosen, texts, known, recipe.polish, seed=seed, report=report
     )
     path = out / "audio.onnx"
-    write_audio_tower(student, path)
+    write_audio_tower(Student(trunk, head), path)
     return path
 
 
-def gather(
+def _kinds(bank: Bank, vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """Gives each unit's number in the vocabulary, or -1."""
+    numbers = {kind: number for number, kind in enumerate(vocabulary.kinds)}
+    return np.array([numbers.get(unit.clip.kind, -1) for unit in bank.units], np.int64)
+
+
+def _named(bank: Bank, left_out: Sequence[str]) -> NDArray[np.bool_]:
+    """Tells which units may be of a left-out category by their file's name."""
+    words = {word for kind in left_out for word in kind.split()}
+    return np.array(
+        [
+            not unit.clip.kind and any(word in unit.clip.path.stem.lower() for word in words)
+            for unit in bank.units
+        ]
+    )
+
+
+@torch.no_grad()
+def _alike(
     bank: Bank,
-    made: Sequence[Mixes],
+    teacher: Teacher,
     vocabulary: Vocabulary,
     classes: Sequence[str],
     left_out: Sequence[str],
     *,
-    near: float,
-) -> Corpus:
-    """Brings together what is known of all mixtures.
+    work: Path,
+    report: Report,
+) -> Floats:
+    """Gives the teacher's highest probability of a left-out category's classes, for each unit.
 
-    Args:
-        bank: The sounds.
-        made: Batches of mixtures of them.
-        vocabulary: Names of kinds, and the AudioSet classes that are like them.
-        classes: AudioSet's classes in the teacher's order.
-        left_out: Categories that a training may leave out.
-        near: The teacher's probability of a class like those from which on a mixture counts as
-            one that holds such a sound.
+    No training hears what is likely, so that one trunk serves those that leave categories out, too.
     """
-    unit_kind = np.array(
-        [vocabulary.kinds.index(unit.clip.kind) if unit.clip.kind else -1 for unit in bank.units]
-        + [-1]
-    )
-    unit_fold = np.array([unit.clip.fold for unit in bank.units] + [0])
-    words = {word for kind in left_out for word in kind.split()}
-    named = [
-        not unit.clip.kind and any(word in unit.clip.path.stem.lower() for word in words)
-        for unit in bank.units
-    ]
-    unit_named = np.array([*named, False])
-    parts = np.concatenate([batch.parts for batch in made])
-    shares = np.concatenate([batch.shares for batch in made])
-    features = np.concatenate([batch.features for batch in made]).astype(np.float32)
-    logits = np.concatenate([batch.logits for batch in made]).astype(np.float32)
-    kinds = np.zeros((len(parts), len(vocabulary.kinds)), np.float32)
-    for column in range(parts.shape[1]):
-        kind = unit_kind[parts[:, column]]  # -1, where there is no part, is the last
-        rows = np.flatnonzero(kind >= 0)
-        kinds[rows, kind[rows]] += shares[rows, column]
     alike = [classes.index(name) for kind in left_out for name in vocabulary.like.get(kind, ())]
-    logit = np.log(near / (1 - near))
-    suspect = (logits[:, alike] > logit).any(axis=1) if alike else np.zeros(len(parts), bool)
-    place = [(array, row) for array, batch in enumerate(made) for row in range(len(batch.parts))]
-    spread = features.std(axis=0) + 1e-3
-    return Corpus(
-        train.Lessons(
-            [batch.mel for batch in made],
-            np.array(place),
-            torch.from_numpy((features - features.mean(axis=0)) / spread),
-            torch.from_numpy(logits),
-            torch.from_numpy(kinds),
-        ),
-        unit_fold[parts].max(axis=1),
-        np.asarray((parts[:, 1:] < 0).all(axis=1)),
-        suspect | unit_named[parts].any(axis=1),
-    )
+    key = f"{alike} {bank.units}"
+    path = work / f"alike-{digest_of(key.encode())}.npz"
+    saved = read_arrays(path)
+    if saved:
+        return saved["opinion"]
+    opinion = np.empty(len(bank.units), np.float32)
+    for start in range(0, len(opinion), AT_ONCE):
+        power = bank.power[start : start + AT_ONCE].astype(np.float32)
+        mel = np.stack([over_mean(np.exp(one)) for one in power])
+        answers = teacher(torch.from_numpy(mel))[1].sigmoid()[:, alike]
+        opinion[start : start + AT_ONCE] = answers.amax(1).numpy()
+        report("asking the teacher", min(start + AT_ONCE, len(opinion)), len(opinion))
+    write_arrays(path, {"opinion": opinion})
+    return opinion
 
 
-def _first(
-    corpus: Corpus,
-    texts: Texts,
-    vocabulary: Vocabulary,
+def _trunk(
+    bank: Bank,
+    rows: NDArray[np.int64],
+    teacher: Teacher,
     recipe: Recipe,
     *,
     seed: int,
     work: Path,
     report: Report,
-) -> Student:
-    """Trains on sounds of no ESC-50 fold and of no left-out category; all trainings go on there."""
+) -> Trunk:
+    """Trains the trunk, or takes up what an earlier training left in the work folder."""
     torch.manual_seed(seed)
-    network = recipe.network
-    dim = texts.kinds.shape[2]
-    student = Student(network.widths, dim, network.hidden, network.dropout)
-    student.to(memory_format=torch.channels_last)
-    rows = np.flatnonzero((corpus.fold == 0) & ~corpus.near)
-    if not recipe.first.steps or not len(rows):
-        return student
-    lessons = corpus.lessons
-    key = hashlib.sha256(f"{recipe} {seed} {lessons.place.shape}".encode())
-    for values in (lessons.features, lessons.kinds):
-        key.update(values.numpy().tobytes())
-    path = work / f"first-{key.hexdigest()[:16]}.pt"
-    if path.exists():
-        student.load_state_dict(torch.load(path, weights_only=True))
-        return student
-    known = [vocabulary.kinds.index(kind) for kind in vocabulary.synthetic]
-    trained = train.train(
-        student,
-        lessons,
-        rows,
-        texts,
-        known,
-        recipe.first,
-        recipe.losses,
-        seed=seed,
-        report=report,
-        name="first training",
-    )
-    torch.save(trained.state_dict(), path)
-    return trained
+    trunk = Trunk(teacher.steps, teacher.hidden.out_features, recipe.network.wide)
+    mixer = Mixer(bank, rows, seed=seed)
+    number = 0
+    told = f"{recipe.network} {recipe.losses} {seed} {[str(bank.units[row]) for row in rows]}"
+    key = hashlib.sha256(told.encode())
+    for part, stage in enumerate(recipe.stages, 1):
+        key.update(str(stage).encode())
+        path = work / f"trunk-{key.hexdigest()[:16]}.npz"
+        saved = read_arrays(path)
+        if saved:
+            trunk.load_state_dict({name: torch.from_numpy(one) for name, one in saved.items()})
+        else:
+            trunk = distil(
+                trunk,
+                teacher,
+                mixer,
+                stage,
+                recipe.losses,
+                first_number=number,
+                work=work,
+                report=report,
+                name=f"trunk part {part} of {len(recipe.stages)}",
+            )
+            write_arrays(path, {name: one.numpy() for name, one in trunk.state_dict().items()})
+        if not stage.mixtures:  # what is heard again may serve the next part, too
+            number += stage.steps * stage.batch
+    return trunk.eval()
+
+
+def _heard(trunk: Trunk, bank: Bank, *, views: int, seed: int, work: Path, report: Report) -> Heard:
+    """Hears a bank, or takes up what an earlier training heard."""
+    key = hashlib.sha256(f"{views} {seed} {bank.units}".encode())
+    for one in trunk.state_dict().values():
+        key.update(one.numpy().tobytes())
+    path = work / f"heard-{key.hexdigest()[:16]}.npz"
+    saved = read_arrays(path)
+    if saved:
+        return Heard(saved["unit"], saved["features"], saved["logits"])
+    heard = hear(trunk, bank, views=views, seed=seed, report=report)
+    write_arrays(path, {"unit": heard.unit, "features": heard.features, "logits": heard.logits})
+    return heard
 
 
 def write_audio_tower(student: Student, path: Path) -> None:
-    """Writes ``audio.onnx``: input ``mel`` ``(n, 1000, 64)``, output ``embedding``."""
+    """Writes ``audio.onnx``: input ``mel`` ``(n, 1000, 128)``, output ``embedding``."""
     plain = student.to(memory_format=torch.contiguous_format).eval()
     to_onnx(plain, torch.zeros(2, FRAMES, MELS), path, inputs=["mel"], outputs=["embedding"])
     halve(path)

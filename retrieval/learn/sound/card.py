@@ -34,7 +34,7 @@ from retrieval.towers.bundled_audio import RATE_HZ, AudioTower
 from retrieval.types import Modality, Vectors
 
 SOUND_PREPROCESSING = (
-    "mono 16 kHz, windows of 10 s, shorter ones repeated; log-mel 64 bands 0-8 kHz, 25 ms every "
+    "mono 32 kHz, windows of 10 s, shorter ones repeated; log-mel 128 bands 0-15 kHz, 25 ms every "
     "10 ms, over the window's mean"
 )
 """What happens to a sound before ``audio.onnx``; part of the space's identity."""

@@ -1,4 +1,4 @@
-"""Sounds to learn from: the lists, the samples, and what student and teacher hear of them."""
+"""Sounds to learn from: the lists, the samples, and their spectra."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from retrieval.errors import MediaError
-from retrieval.learn.sound import teacher
 from retrieval.learn.sound.synthetic import synthetic
 from retrieval.towers import bundled_audio
 
@@ -25,6 +24,7 @@ UNIT_S = 5.0
 """Length of what is mixed and trained on; the network pools over time, so windows may be longer."""
 
 FRAMES = 500
+DULL_RATE_HZ = 16_000
 LOWEST = 1e-12  # power below which a band counts as silent in what is kept on disk
 FORBIDDEN = ("gcompris", "tuxpaint")
 """Packages whose sounds are measured on: never trained on, even if a folder holds them."""
@@ -61,27 +61,27 @@ class Unit:
         clip: Where it comes from.
         start_s: Where it starts in the clip.
         speed: 1.1 is ten per cent faster and higher.
+        dull: Whether everything above 8 kHz is taken away, as in many recordings.
     """
 
     clip: Clip
     start_s: float
     speed: float
+    dull: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """What student and teacher hear of all units.
+    """What is heard of all units.
 
     Attributes:
         units: In the order of the rows.
-        student: ``(n, 500, 64)`` float16, logarithms of mel powers; mapped from a file.
-        teacher: ``(n, 500, 128)`` float16, likewise.
+        power: ``(n, 500, 128)`` float16, logarithms of mel powers; mapped from a file.
         frames: ``(n,)``: how many frames a unit's sound lasts before it repeats.
     """
 
     units: Sequence[Unit]
-    student: Halves
-    teacher: Halves
+    power: Halves
     frames: NDArray[np.int64]
 
 
@@ -140,86 +140,90 @@ def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise MediaError(f"{path}: cannot read the list of sounds ({error})") from error
 
 
-def plan_units(clips: Sequence[Clip], *, speeds: int, seed: int) -> list[Unit]:
+def plan_units(clips: Sequence[Clip], *, speeds: int, dull: float, seed: int) -> list[Unit]:
     """Chooses what is heard of each clip.
 
-    ESC-50 clips are taken as they are and at ``speeds`` other speeds; longer ones of the others at
-    two random places.
+    Args:
+        clips: Labelled ones are taken as they are and at other speeds; of the others, those longer
+            than 7 s at one more place, those longer than 30 s at three.
+        speeds: How many other speeds.
+        dull: Share of units of unlabelled clips whose high frequencies are taken away.
+        seed: Of places, speeds and what is taken away.
     """
     generator = np.random.default_rng(seed)
     units = []
     for clip in clips:
-        units.append(Unit(clip, 0.0, 1.0))
-        if clip.group == "esc50":
-            for _ in range(speeds):
+        if clip.group in ("esc50", "synthetic"):
+            units.append(Unit(clip, 0.0, 1.0))
+            for _ in range(speeds if clip.group == "esc50" else 0):
                 units.append(Unit(clip, 0.0, float(np.exp(generator.uniform(-0.22, 0.22)))))
-        elif clip.group != "synthetic":
-            length_s = soundfile.info(clip.path).duration
-            if length_s > 1.5 * UNIT_S:
-                place = float(generator.uniform(0.5 * UNIT_S, length_s - UNIT_S))
-                units.append(Unit(clip, place, float(np.exp(generator.uniform(-0.1, 0.1)))))
+            continue
+        units.append(Unit(clip, 0.0, 1.0, bool(generator.random() < dull)))
+        length_s = soundfile.info(clip.path).duration
+        for _ in range((length_s > 7.0) + 2 * (length_s > 30.0)):
+            place = float(generator.uniform(2.0, length_s - 4.0))
+            speed = float(np.exp(generator.uniform(-0.15, 0.15)))
+            units.append(Unit(clip, place, speed, bool(generator.random() < dull)))
     return units
 
 
-def read_samples(unit: Unit) -> tuple[Floats, Floats, int]:
-    """Reads a unit: ``(80000,)`` at 16 kHz and ``(160000,)`` at 32 kHz, and how long it lasts.
+def read_samples(unit: Unit) -> tuple[Floats, int]:
+    """Reads a unit: ``(160000,)`` at 32 kHz, and how many frames it lasts.
 
     Shorter sounds are repeated, as they are in use.
 
     Raises:
         MediaError: If the file cannot be decoded.
     """
+    wanted = bundled_audio.RATE_HZ
+    length = round(UNIT_S * wanted)
     if unit.clip.group == "synthetic":
-        high = synthetic(unit.clip.kind, unit.clip.seed, round(UNIT_S * teacher.RATE_HZ))
-        rate = teacher.RATE_HZ
-    else:
-        try:
-            with soundfile.SoundFile(unit.clip.path) as file:
-                rate = file.samplerate
-                file.seek(min(round(unit.start_s * rate), max(0, file.frames - 1)))
-                high = file.read(round(UNIT_S * rate * unit.speed) + 1, "float32", always_2d=True)
-        except (OSError, soundfile.SoundFileError, RuntimeError) as error:
-            raise MediaError(f"{unit.clip.path}: cannot be decoded ({error})") from error
-        high = high.mean(axis=1)
-        if not len(high):
-            high = np.zeros(1, np.float32)
-    high = high - high.mean()
-    pair = []
-    for wanted in (bundled_audio.RATE_HZ, teacher.RATE_HZ):
-        samples = soxr.resample(high, rate * unit.speed, wanted).astype(np.float32)
-        length = round(UNIT_S * wanted)
-        lasts = min(len(samples), length)
-        pair.append(np.tile(samples, -(-length // max(1, lasts)))[:length])
-    frames = max(1, min(FRAMES, -(-lasts // teacher.HOP)))
-    return pair[0], pair[1], frames
+        return synthetic(unit.clip.kind, unit.clip.seed, length), FRAMES
+    try:
+        with soundfile.SoundFile(unit.clip.path) as file:
+            rate = file.samplerate
+            file.seek(min(round(unit.start_s * rate), max(0, file.frames - 1)))
+            read = file.read(round(UNIT_S * rate * unit.speed) + 1, "float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError, RuntimeError) as error:
+        raise MediaError(f"{unit.clip.path}: cannot be decoded ({error})") from error
+    samples = read.mean(axis=1) if len(read) else np.zeros(1, np.float32)
+    samples = samples - samples.mean()
+    rate = rate * unit.speed
+    if unit.dull:
+        samples, rate = soxr.resample(samples, rate, DULL_RATE_HZ), DULL_RATE_HZ
+    samples = soxr.resample(samples, rate, wanted).astype(np.float32)
+    lasts = max(1, min(len(samples), length))
+    samples = np.resize(samples, length) if len(samples) else np.zeros(length, np.float32)
+    return samples, min(FRAMES, -(-lasts // bundled_audio.HOP))
 
 
 def listen(units: Sequence[Unit], work: Path, *, report: Report) -> Bank:
-    """Computes what student and teacher hear, 200 units a second on two cores.
+    """Computes the spectra of units, 130 a second on two cores.
 
     Args:
         units: What to hear.
-        work: Folder for the files, 192 kB a unit; what is there already is not computed again.
+        work: Folder for the files, 128 kB a unit; what is there already is not computed again.
         report: Told about progress.
     """
     name = hashlib.sha256("\n".join(map(str, units)).encode()).hexdigest()[:16]
-    paths = [work / f"bank-{name}-{part}.npy" for part in ("student", "teacher", "frames")]
-    if not paths[2].exists():
-        student = open_memmap(paths[0], "w+", np.float16, (len(units), FRAMES, bundled_audio.MELS))
-        heard = open_memmap(paths[1], "w+", np.float16, (len(units), FRAMES, teacher.MELS))
+    power_path, frames_path = work / f"bank-{name}.npy", work / f"bank-{name}-frames.npy"
+    if not frames_path.exists():
+        shape = (len(units), FRAMES, bundled_audio.MELS)
+        power = open_memmap(power_path, "w+", np.float16, shape)
         frames = np.zeros(len(units), np.int64)
 
         def one(index: int) -> None:
-            low, high, frames[index] = read_samples(units[index])
-            student[index] = np.log(np.maximum(bundled_audio.mel_power(low), LOWEST))
-            heard[index] = np.log(np.maximum(teacher.teacher_power(high), LOWEST))
+            samples, frames[index] = read_samples(units[index])
+            power[index] = np.log(np.maximum(bundled_audio.mel_power(samples), LOWEST))
 
         with ThreadPoolExecutor(2) as pool:
             for done, _ in enumerate(pool.map(one, range(len(units))), 1):
                 if done % 100 == 0 or done == len(units):
                     report("listening", done, len(units))
-        student.flush()
-        heard.flush()
-        np.save(paths[2], frames)
-    student, heard, frames = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
-    return Bank(units, student, heard, np.asarray(frames))
+        power.flush()
+        np.save(frames_path, frames)
+    return Bank(
+        units,
+        np.load(power_path, mmap_mode="r", allow_pickle=False),
+        np.load(frames_path, allow_pickle=False),
+    )

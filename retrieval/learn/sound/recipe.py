@@ -12,11 +12,10 @@ from retrieval.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The student's shape; see ``student.Trunk`` and ``retrieval.learn.train.Head``."""
+    """The student's shape; see ``student.Trunk`` and ``student.Head``."""
 
-    widths: tuple[int, int, int, int, int]
+    wide: float
     hidden: int
-    dropout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +25,67 @@ class Sounds:
     Attributes:
         most: Sounds of one package.
         speeds: Other speeds at which each labelled clip is heard.
+        dull: Share of unlabelled sounds whose high frequencies are taken away.
         synthetic: Sounds of each synthetic kind.
-        mixes: Mixtures in each batch that is made.
-        batches: How many batches of mixtures.
         near: A sound whose teacher gives a left-out category's AudioSet class at least this
             probability counts as one of it.
+        views: How often the head hears each labelled sound.
     """
 
     most: int
     speeds: int
+    dull: float
     synthetic: int
-    mixes: int
-    batches: int
     near: float
+    views: int
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One training.
+    """One training of some stages of the trunk.
 
     Attributes:
+        first: The first stage that is trained; those before stay as they are.
+        last: The first stage after it that is not.
+        chained: Whether a stage is given what the student makes, or what the teacher makes.
         steps: How many.
         batch: Mixtures a step.
-        rate: Highest learning rate of AdamW.
-        decay: Weight decay of AdamW.
-        muon_rate: Highest learning rate of Muon, which then trains the hidden weights; 0 for none.
-        every: Of mixtures without a labelled sound, one in so many is heard.
+        frames: Length of the mixtures.
+        rate: Highest learning rate of AdamW; that of biases and scales is higher.
+        decay: Weight decay.
+        mixtures: So many different mixtures are heard again and again, and what the stages before
+            make of them is kept; 0 for new ones at every step.
+        still: Whether batch norms keep their statistics, so that a sound is heard as it will be in
+            use, whatever others are in the batch.
     """
 
+    first: int
+    last: int
+    chained: bool
     steps: int
     batch: int
+    frames: int
     rate: float
     decay: float
-    muon_rate: float
-    every: int
+    mixtures: int = 0
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Polish:
-    """The head's last training, on sounds alone.
+class Weights:
+    """Weights of the trunk's losses; see ``distil``."""
+
+    hints: float
+    features: float
+    classes: float
+    logits: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The head's training, on sounds alone.
 
     Attributes:
-        labelled: How many sounds of ESC-50.
-        unknown: How many of which nothing is known.
-        synthetic: How many that were made by formula.
         steps: How many.
         batch: Sounds a step.
         rate: Highest learning rate of AdamW.
@@ -77,13 +93,9 @@ class Polish:
         dropout: Of features.
         noise: Standard deviation of what is added to standardised features.
         scale: Inverse temperature among names of kinds.
-        posterior: Weight of agreement with the teacher's classes.
-        posterior_scale: Inverse temperature among those.
+        keep: Weight of staying where the classes that are heard place a sound.
     """
 
-    labelled: int
-    unknown: int
-    synthetic: int
     steps: int
     batch: int
     rate: float
@@ -91,19 +103,7 @@ class Polish:
     dropout: float
     noise: float
     scale: float
-    posterior: float
-    posterior_scale: float
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Weights of the losses; ``average`` is the decay of the moving average."""
-
-    features: float
-    classes: float
-    posterior: float
-    names: float
-    average: float
+    keep: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,9 @@ class Recipe:
 
     network: Network
     sounds: Sounds
-    first: Stage
-    second: Stage
-    polish: Polish
+    stages: tuple[Stage, ...]
     losses: Weights
+    place: Place
 
 
 def read_recipe(path: Path | None = None) -> Recipe:
@@ -127,14 +126,12 @@ def read_recipe(path: Path | None = None) -> Recipe:
     path = path or Path(__file__).parent.parent / "recipe_sound.toml"
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        network = content["network"]
         return Recipe(
-            network=Network(**{**network, "widths": tuple(network["widths"])}),
+            network=Network(**content["network"]),
             sounds=Sounds(**content["sounds"]),
-            first=Stage(**content["first"]),
-            second=Stage(**content["second"]),
-            polish=Polish(**content["polish"]),
+            stages=tuple(Stage(**stage) for stage in content["stages"]),
             losses=Weights(**content["losses"]),
+            place=Place(**content["place"]),
         )
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: not a recipe ({error})") from error

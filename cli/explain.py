@@ -13,9 +13,9 @@ from cli.render import clock, printable, shown
 from retrieval.types import Modality
 
 if TYPE_CHECKING:
-    from retrieval.asking import Manner
-    from retrieval.explain import Explainer, Explanation, Piece, Window
-    from retrieval.query import Blend, Query
+    from retrieval.asking import Decision, Manner
+    from retrieval.explain import Explainer, Explanation, Piece, Share, Window
+    from retrieval.query import Blend, Query, Term
     from retrieval.scoring import Scorer
     from retrieval.search import Hit, Searcher
     from retrieval.spaces import Spaces
@@ -77,23 +77,43 @@ def notes(
         if (hit.space, hit.modality) not in scorers:
             scorers[hit.space, hit.modality] = own.scorer(query, hit.modality, asked)
         scorer = scorers[hit.space, hit.modality]
-        decides = deciding(query, scorer, explainers[hit.space].vector(hit))
-        key = (hit.space, hit.modality, decides)
+        decision = deciding(query, scorer, explainers[hit.space].vector(hit))
+        key = (hit.space, hit.modality, decision.blend)
         if key not in known:
-            known[key] = _pieces(own, hit.modality, decides, asked)
+            known[key] = _pieces(own, hit.modality, decision.blend, asked)
         pieces = known[key]
         told = explainers[hit.space].explain(hit, pieces, judge=scorer.judge)
         map_path, reason = None, None
         if folder is not None and hit.modality is Modality.IMAGE:
             map_path, reason = _mapped(own, hit, pieces, folder, rank, digits)
-        made.append(Note(lines(told, map_path), fields(told, map_path), reason))
+        changes = _changes(decision)
+        made.append(Note(lines(told, changes, map_path), fields(told, changes, map_path), reason))
     return made
+
+
+def _changes(decision: Decision) -> tuple[Share, ...]:
+    """Names what came to the cosine before it was the score: penalties and feedback."""
+    from retrieval.explain import Share
+
+    avoided = [_label(term) for term in decision.blend.terms if term.weight < 0]
+    made = [
+        Share(f"- {label}", -taken)
+        for label, taken in zip(avoided, decision.penalties, strict=False)
+    ]
+    if decision.gain is not None:
+        made.append(Share("feedback", decision.gain))
+    return tuple(made)
+
+
+def _label(term: Term) -> str:
+    from retrieval.query import Kind
+
+    return term.value if term.kind is not Kind.CONCEPT else f"<{term.value}>"
 
 
 def _pieces(searcher: Searcher, modality: Modality, blend: Blend, manner: Manner) -> list[Piece]:
     """Gives the terms that make up a blend's direction, as they were put to a modality."""
     from retrieval.explain import Piece
-    from retrieval.query import Kind
     from retrieval.scoring import AVOIDED, Negatives
 
     found = []
@@ -104,7 +124,7 @@ def _pieces(searcher: Searcher, modality: Modality, blend: Blend, manner: Manner
     usual = put[0].background.spread  # so that a term alone weighs what was written
     for one in put:
         weight = one.term.weight if one.term.weight > 0 else AVOIDED * one.term.weight
-        label = one.term.value if one.term.kind is not Kind.CONCEPT else f"<{one.term.value}>"
+        label = _label(one.term)
         weight *= usual / one.background.spread
         if one.phrased is not None:
             found.append(Piece.phrased(label, one.phrased, weight=weight))
@@ -134,7 +154,7 @@ def _mapped(
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def lines(told: Explanation, map_path: Path | None) -> tuple[str, ...]:
+def lines(told: Explanation, changes: Sequence[Share], map_path: Path | None) -> tuple[str, ...]:
     """Writes an explanation for people, a line for each thing that there is to say."""
     rows = []
     templates = [share for term in told.terms for share in term.templates]
@@ -144,6 +164,7 @@ def lines(told: Explanation, map_path: Path | None) -> tuple[str, ...]:
         best = sorted(templates, key=lambda share: -abs(share.share))[:SHOWN_TEMPLATES]
         more = ["…"] if len(templates) > len(best) else []
         rows.append(("templates", [f"{printable(s.label)} {s.share:+.2f}" for s in best] + more))
+    rows.append(("changed", [f"{printable(s.label)} {s.share:+.2f}" for s in changes]))
     rows.append(("near", [word.text for word in told.words]))
     rows.append(("passage", [f"{printable(s.label)} {s.share:+.2f}" for s in told.passage]))
     if len(told.windows) > 1:
@@ -168,7 +189,7 @@ def _bars(windows: Sequence[Window]) -> str:
     return f"{bars} over {whole}, best {best.relevance:.2f} at {place}"
 
 
-def fields(told: Explanation, map_path: Path | None) -> dict[str, object]:
+def fields(told: Explanation, changes: Sequence[Share], map_path: Path | None) -> dict[str, object]:
     """Gives an explanation for programs; every key is always there."""
     return {
         "terms": [
@@ -183,6 +204,7 @@ def fields(told: Explanation, map_path: Path | None) -> dict[str, object]:
             }
             for term in told.terms
         ],
+        "changes": [{"by": share.label, "share": round(share.share, 6)} for share in changes],
         "near": [{"word": word.text, "score": round(word.score, 4)} for word in told.words],
         "passage": [{"word": share.label, "loss": round(share.share, 4)} for share in told.passage],
         "windows": [

@@ -305,8 +305,27 @@ def _read_as(target: Kept) -> Modality:
     return Modality.TEXT if isinstance(target, WordsOf) else target
 
 
-def deciding(query: Query, scorer: Scorer, item: Vectors) -> Blend:
-    """Gives the blend that decides on an item: of ``AND`` the worst part, of ``OR`` the best.
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What decided on an item.
+
+    Attributes:
+        blend: The part of the query.
+        penalties: What each of its negative terms took off the cosine, in the order written;
+            empty where negative terms are part of the direction, or drop items.
+        gain: What feedback added, below 0 where it took; ``None`` without feedback.
+    """
+
+    blend: Blend
+    penalties: tuple[float, ...]
+    gain: float | None
+
+
+def deciding(query: Query, scorer: Scorer, item: Vectors) -> Decision:
+    """Tells what decides on an item: of ``AND`` the worst part, of ``OR`` the best.
+
+    The cosine with the part's direction, less the penalties, is the item's score before feedback;
+    of several parts that of one that is as relevant, not always the lowest or highest score.
 
     Args:
         query: The terms.
@@ -314,13 +333,16 @@ def deciding(query: Query, scorer: Scorer, item: Vectors) -> Blend:
         item: ``(dim,)``.
     """
     cosines = (scorer.vectors @ item)[None]
-    tree = scorer.tree.base if isinstance(scorer.tree, Fed) else scorer.tree
+    tree, gain = scorer.tree, None
+    if isinstance(tree, Fed):
+        tree, gain = tree.base, float(tree.gain(cosines)[0])
     while not isinstance(query, Blend):
         assert isinstance(tree, Both | Either)
         values = [float(part.judge(cosines).log_relevance[0]) for part in tree.parts]
         at = values.index(min(values) if isinstance(query, AllOf) else max(values))
         query, tree = query.parts[at], tree.parts[at]
-    return query
+    assert isinstance(tree, Leaf)
+    return Decision(query, tuple(float(one[0]) for one in tree.penalties(cosines)), gain)
 
 
 def blended(pieces: Sequence[Piece]) -> Vectors:

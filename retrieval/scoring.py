@@ -113,14 +113,23 @@ class Leaf:
         score = cosines[:, self.column].astype(np.float64)
         standing = (score - self.mean) / self.spread
         kept = np.ones(len(score), bool)
-        for one in self.avoided:
-            against = cosines[:, one.column].astype(np.float64)
-            if self.drop:
+        if self.drop:
+            for one in self.avoided:
+                against = cosines[:, one.column].astype(np.float64)
                 kept &= one.weight * (against - one.mean) / one.spread <= np.maximum(standing, 0)
-            else:
-                score = score - AVOIDED * one.weight * np.maximum(against, 0)
+        for taken in self.penalties(cosines):
+            score = score - taken
         log_relevance = -np.logaddexp(0, -self.calibration.logit(score))
         return Judged(np.where(kept, score, -np.inf), np.where(kept, log_relevance, -np.inf))
+
+    def penalties(self, cosines: Floats) -> list[Doubles]:
+        """Gives what each thing that is avoided takes off the scores, each ``(n,)``."""
+        if self.drop:
+            return []
+        return [
+            AVOIDED * one.weight * np.maximum(cosines[:, one.column].astype(np.float64), 0)
+            for one in self.avoided
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +198,18 @@ class Fed:
     def judge(self, cosines: Floats) -> Judged:
         """Judges items by their cosines ``(n, columns)``."""
         before = self.base.judge(cosines)
-        gain = adjusted(
+        gain = self.gain(cosines)
+        logit = logit_of(before.log_relevance) + self.slope * gain
+        kept = before.score > -np.inf
+        return Judged(before.score + gain, np.where(kept, log_relevance_of(logit), -np.inf))
+
+    def gain(self, cosines: Floats) -> Doubles:
+        """Gives what feedback adds to the scores, ``(n,)``."""
+        return adjusted(
             np.zeros(len(cosines), np.float32),
             cosines[:, list(self.liked)],
             cosines[:, list(self.unliked)],
         ).astype(np.float64)
-        logit = logit_of(before.log_relevance) + self.slope * gain
-        kept = before.score > -np.inf
-        return Judged(before.score + gain, np.where(kept, log_relevance_of(logit), -np.inf))
 
 
 class Tree(Protocol):

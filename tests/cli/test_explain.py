@@ -18,7 +18,8 @@ from retrieval.vocabulary.nearest import Word
 from tests.cli.test_cli import SAMPLES, Anyseek
 
 PHOTOS = ("giraffe-pair.jpg", "grazing-cow.jpg", "kitten-with-wool.jpg")
-KEYS = {"terms", "near", "passage", "windows", "map"}
+KEYS = {"terms", "changes", "near", "passage", "windows", "map"}
+CHANGES = (Share("- people", -0.12),)
 NEAR = (Word("sea", 0.412345), Word("beach", 0.3))
 
 
@@ -36,7 +37,7 @@ def windows(*relevances: float) -> tuple[Window, ...]:
 def test_a_plain_query_has_few_lines() -> None:
     """One term in one rendering is the score itself, which the hit's own line gives."""
     told = Explanation((Term("the sea", 1.0, 0.4, (Share("the sea", 0.4),)),), NEAR)
-    assert lines(told, None) == ("near      sea, beach",)
+    assert lines(told, (), None) == ("near      sea, beach",)
 
 
 def test_all_lines() -> None:
@@ -50,9 +51,10 @@ def test_all_lines() -> None:
     )
     passage = (Share("wet", 0.052), Share("fur", 0.011))
     told = Explanation(terms, NEAR, windows(0.0, 0.5, 1.0), passage)
-    assert lines(told, Path("/maps/01-a\n.png")) == (
+    assert lines(told, CHANGES, Path("/maps/01-a\n.png")) == (
         "terms     dog +10.00, pe\\nople -0.12",
         "templates b dog +4.00, c dog +3.00, d dog +2.00, …",
+        "changed   - people -0.12",
         "near      sea, beach",
         "passage   wet +0.05, fur +0.01",
         "windows   ▁▅█ over 0:00-0:20, best 1.00 at 0:10-0:20",
@@ -64,7 +66,7 @@ def test_long_recordings_show_the_best_of_several_windows() -> None:
     """A column stands for several windows, and the best one is not lost between them."""
     relevances = [0.0] * 1_000
     relevances[357] = 0.99
-    (bars,) = lines(Explanation((), (), windows(*relevances)), None)
+    (bars,) = lines(Explanation((), (), windows(*relevances)), (), None)
     drawn = bars.split()[1]
     assert len(drawn) == COLUMNS
     assert drawn.index(BARS[-1]) == 357 * COLUMNS // 1_000
@@ -76,7 +78,7 @@ def test_fields() -> None:
     """Programs get every key, numbers, and the map's place in full."""
     terms = (Term("dog", 2.0, 0.25, (Share("a dog", 0.15), Share("one dog", 0.1))),)
     told = Explanation(terms, NEAR, windows(0.5)[:1], (Share("wet", 0.052),))
-    assert fields(told, Path("maps/01-a.png")) == {
+    assert fields(told, CHANGES, Path("maps/01-a.png")) == {
         "terms": [
             {
                 "term": "dog",
@@ -88,13 +90,15 @@ def test_fields() -> None:
                 ],
             }
         ],
+        "changes": [{"by": "- people", "share": -0.12}],
         "near": [{"word": "sea", "score": 0.4123}, {"word": "beach", "score": 0.3}],
         "passage": [{"word": "wet", "loss": 0.052}],
         "windows": [{"start_s": 0.0, "end_s": 10.0, "score": 0.25, "relevance": 0.5}],
         "map": str(Path.cwd() / "maps" / "01-a.png"),
     }
-    assert fields(Explanation((), ()), None) == {
+    assert fields(Explanation((), ()), (), None) == {
         "terms": [],
+        "changes": [],
         "near": [],
         "passage": [],
         "windows": [],
@@ -152,6 +156,25 @@ def test_search_in_json(anyseek: Anyseek) -> None:
             best = max(one["windows"], key=lambda window: float(window["relevance"]))
             assert best["relevance"] == hit["relevance"]
             assert (best["start_s"], best["end_s"]) == (hit["start_s"], hit["end_s"])
+
+
+def test_changes_lead_from_the_cosine_to_the_score(anyseek: Anyseek) -> None:
+    """Terms are what the cosine is made of; penalties and feedback are named apart."""
+    asked = ("search", "a kitten", "-k", "4", "--in", "image", "--prompt", "photo", "--explain")
+    lowered = (*asked, "--not", "wool", "--negatives", "penalty")
+    for hit in explained(anyseek, *lowered):
+        (term,), (change,) = hit["explanation"]["terms"], hit["explanation"]["changes"]
+        assert (term["term"], change["by"]) == ("a kitten", "- wool")
+        assert change["share"] <= 0
+        assert term["share"] + change["share"] == pytest.approx(hit["score"], abs=1e-5)
+    liked = next(iter(explained(anyseek, *asked)))["path"]
+    for hit in explained(anyseek, *asked, "--like", liked):
+        (term,), (change,) = hit["explanation"]["terms"], hit["explanation"]["changes"]
+        assert change["by"] == "feedback"
+        assert change["share"] > 0
+        assert term["share"] + change["share"] == pytest.approx(hit["score"], abs=1e-4)
+    done = anyseek.here(*lowered)
+    assert sum(line.startswith("    changed   - wool -0.") for line in done.lines) == 3
 
 
 def test_lines_stand_below_their_hits(anyseek: Anyseek) -> None:

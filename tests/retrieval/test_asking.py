@@ -14,7 +14,7 @@ from retrieval.calibrate import Background, Calibration
 from retrieval.errors import QueryError
 from retrieval.query import Blend, Kind, Term, parse
 from retrieval.rivals import Rivals
-from retrieval.scoring import AVOIDED, Both, Either, Fed, Leaf, Negatives
+from retrieval.scoring import AVOIDED, Both, Either, Fed, Leaf, Negatives, Scorer
 from retrieval.sense import Sense
 from retrieval.store import Batch, Concept, Space, Store
 from retrieval.types import Encoder, Modality, Vectors
@@ -200,7 +200,30 @@ def test_the_part_that_decides(asker: Asker) -> None:
     for text, want in (("red AND blue", "blue"), ("red OR blue", "red"), ("red", "red")):
         query = parse([text])
         got = deciding(query, asker.scorer(query, IMAGE, SIZE), item)
-        assert got == Blend((Term(Kind.WORDS, want),))
+        assert got.blend == Blend((Term(Kind.WORDS, want),))
+        assert (got.penalties, got.gain) == ((), None)
+
+
+def test_what_changed_a_score(asker: Asker) -> None:
+    """Cosine, penalties and feedback add up to the score; what is subtracted is in the cosine."""
+    item = 0.9 * colour("red") + 0.3 * colour("blue") - 0.1 * colour("green")
+    query = parse(["red", "-", "2:blue", "-", "green"])
+    penalised = asker.scorer(query, IMAGE, SIZE, Manner(negatives=Negatives.PENALTY))
+    got = deciding(query, penalised, item)
+    assert got.penalties == pytest.approx((float(colour("blue") @ item), 0.0), abs=1e-6)
+    cosines = (penalised.vectors @ item)[None]
+    score = float(penalised.tree.judge(cosines).score[0])
+    assert score == pytest.approx(float(colour("red") @ item) - got.penalties[0], abs=1e-6)
+    assert deciding(query, asker.scorer(query, IMAGE, SIZE), item).penalties == ()
+    fed = Scorer(
+        np.concatenate([penalised.vectors, [colour("red")]]).astype(np.float32),
+        np.array([*penalised.rising, False]),
+        Fed(penalised.tree, (), (len(penalised.vectors),)),
+    )
+    after = deciding(query, fed, item)
+    assert after.penalties == got.penalties
+    near = np.exp(-4 * (1 - float(colour("red") @ item)))
+    assert after.gain == pytest.approx(-0.4 * near, abs=1e-6)
 
 
 def test_what_means_something(store: Store, encoder: Encoder, tmp_path: Path) -> None:

@@ -334,8 +334,8 @@ def deciding(query: Query, scorer: Scorer, item: Vectors) -> Decision:
     """
     cosines = (scorer.vectors @ item)[None]
     tree, gain = scorer.tree, None
-    if isinstance(tree, Fed):
-        tree, gain = tree.base, float(tree.gain(cosines)[0])
+    if isinstance(scorer.tree, Fed):
+        tree, gain = scorer.tree.base, float(scorer.tree.gain(cosines)[0])
     while not isinstance(query, Blend):
         assert isinstance(tree, Both | Either)
         values = [float(part.judge(cosines).log_relevance[0]) for part in tree.parts]

@@ -103,7 +103,7 @@ def mel_bands() -> Floats:
     low, centre, high = corners[:-2], corners[1:-1], corners[2:]
     rising = (mels[:, None] - low) / (centre - low)
     falling = (high - mels[:, None]) / (high - centre)
-    bands = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    bands: Floats = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
     bands[-1] = 0.0
     bands.flags.writeable = False
     return bands

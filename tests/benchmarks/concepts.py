@@ -54,6 +54,7 @@ from retrieval.learn.data import read_captions, read_pictures
 from retrieval.models import model
 from retrieval.phrasing import phrase
 from retrieval.prompts import choose
+from retrieval.towers.bundled_audio import RATE_HZ
 from retrieval.types import Encoder, Modality, Vectors
 
 Flags = NDArray[np.bool_]
@@ -161,7 +162,7 @@ def clips(encoder: Encoder, esc50: Path, kept: Path) -> tuple[Vectors, list[str]
     tower = encoder.towers[Modality.AUDIO]
     rows = []
     for clip in read_esc50(esc50):
-        heard = [part.content for part in sounds.windows(clip.path, 16_000)]
+        heard = [part.content for part in sounds.windows(clip.path, RATE_HZ)]
         if heard[0] is not None:
             rows.append((heard[0], clip.kind, clip.fold))
     vectors = once(

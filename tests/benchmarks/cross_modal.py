@@ -43,6 +43,7 @@ from retrieval.learn.data import Captioned, read_captions
 from retrieval.models import model
 from retrieval.phrasing import phrase
 from retrieval.prompts import choose
+from retrieval.towers.bundled_audio import RATE_HZ
 from retrieval.types import Encoder, Modality, Vectors
 
 Floats = NDArray[np.float32]
@@ -206,7 +207,7 @@ def clips_of(esc50: Path, fold: int) -> list[tuple[str, str]]:
 
 def audible(path: Path) -> bool:
     """Tells whether a clip has a vector at all."""
-    return any(part.content is not None for part in sounds.windows(path, 16_000))
+    return any(part.content is not None for part in sounds.windows(path, RATE_HZ))
 
 
 def drawn(options: argparse.Namespace) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tests.cli.test_cli import COMMAND, SAMPLES, Anyseek
 from tests.conftest import rows_of, run_sql, unit_rows
 from tests.retrieval.test_exchange import clip
 
-SPACE = "anyseek-1-a68cbfcc3231"
+SPACE = "anyseek-1-94e6fa6cf094"
 
 
 @pytest.fixture

@@ -16,7 +16,15 @@ from retrieval.errors import MediaError
 from retrieval.learn.atomic import digest_of, read_arrays, write_arrays
 from retrieval.learn.export import halve, to_onnx
 from retrieval.learn.features import Report
-from retrieval.learn.sound.clips import Bank, Clip, Floats, listen, plan_units, read_esc50, read_extra
+from retrieval.learn.sound.clips import (
+    Bank,
+    Clip,
+    Floats,
+    listen,
+    plan_units,
+    read_esc50,
+    read_extra,
+)
 from retrieval.learn.sound.distil import distil
 from retrieval.learn.sound.mixes import Mixer
 from retrieval.learn.sound.placing import AT_ONCE, Heard, hear, place
@@ -117,9 +125,7 @@ def learn(
     )
     if not len(wild.units):
         raise MediaError("there are no sounds but the labelled ones to learn from")
-    opinion = _alike(
-        wild, teacher, vocabulary, classes, left_out, work=work, report=report
-    )
+    opinion = _alike(wild, teacher, vocabulary, classes, left_out, work=work, report=report)
     rows = np.flatnonzero(~_named(wild, left_out) & (opinion < recipe.sounds.near))
     trunk = _trunk(wild, rows, teacher, recipe, seed=seed, work=work, report=report)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - this module is only imported to train
@@ -138,7 +139,7 @@ class _Given:
             key.update(one.numpy().tobytes())
         paths = [work / f"given-{key.hexdigest()[:16]}-{who}.npy" for who in ("one", "two", "done")]
         if not paths[2].exists():
-            made: list[NDArray[np.float16]] = []
+            made: list[np.memmap[Any, np.dtype[np.float16]]] = []
             for start in range(0, count, batch):
                 rows = np.arange(start, min(start + batch, count))
                 both = self._make(rows + self._first_number)

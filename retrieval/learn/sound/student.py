@@ -89,7 +89,8 @@ class Head(nn.Module):
     def called(self, logits: Tensor) -> Tensor:
         """Places sounds by their classes alone: ``(n, dim)``, a little less than unit length."""
         sums = logits.sigmoid() @ self.names
-        return sums / (sums.norm(dim=1, keepdim=True) + self.SOFT)
+        placed: Tensor = sums / (sums.norm(dim=1, keepdim=True) + self.SOFT)
+        return placed
 
     def standardised(self, features: Tensor) -> Tensor:
         """Gives features ``(n, 384)`` with mean 0 and deviation 1."""

@@ -390,6 +390,22 @@ def test_stages_learn_and_those_before_stay(tmp_path: Path) -> None:
         if stage not in (1, 2):
             assert torch.equal(after[name], one)
     assert not torch.equal(after["stages.1.parts.3.0.weight"], before["stages.1.parts.3.0.weight"])
+    still = distil(
+        trained,
+        teacher,
+        mixer,
+        Stage(1, 3, True, 2, 4, 40, 1e-3, 0.0, still=True),
+        Weights(1.0, 1.0, 1.0, 1.0),
+        first_number=0,
+        work=tmp_path,
+        report=lambda stage, done, total: None,
+        name="part",
+    ).state_dict()
+    statistics = [name for name in after if "running" in name and name.startswith("stages.1.")]
+    assert statistics
+    assert all(torch.equal(still[name], after[name]) for name in statistics)
+    assert not torch.equal(still["stages.1.parts.3.0.weight"], after["stages.1.parts.3.0.weight"])
+    assert any(not torch.equal(after[name], before[name]) for name in statistics)
 
 
 def test_the_exported_tower_equals_the_trained_one(tmp_path: Path) -> None:

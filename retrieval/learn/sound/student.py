@@ -13,10 +13,10 @@ import torch  # noqa: TID253 - this module is only imported to train
 import torch.nn.functional as F  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
 
-from retrieval.learn.sound.teacher import CLASSES, FEATURES, Step, scaled
+from retrieval.learn.sound.teacher import CLASSES, FEATURES, Staged, Step
 
 
-class Trunk(nn.Module):
+class Trunk(Staged):
     """Log-mel spectrograms to features and AudioSet's classes."""
 
     def __init__(self, steps: Sequence[Step], hidden: int, wide: float) -> None:
@@ -36,16 +36,6 @@ class Trunk(nn.Module):
         self.stages = nn.Sequential(stem, *blocks, last)
         self.hidden = nn.Linear(FEATURES, hidden)
         self.out = nn.Linear(hidden, CLASSES)
-
-    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ``(n, frames, 128)`` log-mels to features ``(n, 384)`` and logits ``(n, 527)``."""
-        features = self.stages(scaled(mel)).mean((2, 3))
-        return features, self.classes(features)
-
-    def classes(self, features: Tensor) -> Tensor:
-        """Maps features ``(n, 384)`` to logits ``(n, 527)`` of AudioSet's classes."""
-        logits: Tensor = self.out(F.hardswish(self.hidden(features)))
-        return logits
 
 
 class Head(nn.Module):

@@ -72,7 +72,31 @@ def scaled(mel: Tensor) -> Tensor:
     return x.transpose(1, 2).unsqueeze(1)
 
 
-class Teacher(nn.Module):
+class Staged(nn.Module):
+    """What teacher and student do alike, once they have their parts.
+
+    Attributes:
+        stages: From scaled log-mels to a map of 384 features.
+        hidden: From features towards the classes.
+        out: From there to AudioSet's classes.
+    """
+
+    stages: nn.Sequential
+    hidden: nn.Linear
+    out: nn.Linear
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``(n, frames, 128)`` log-mels to features ``(n, 384)`` and logits ``(n, 527)``."""
+        features = self.stages(scaled(mel)).mean((2, 3))
+        return features, self.classes(features)
+
+    def classes(self, features: Tensor) -> Tensor:
+        """Maps features ``(n, 384)`` to logits ``(n, 527)`` of AudioSet's classes."""
+        logits: Tensor = self.out(F.hardswish(self.hidden(features)))
+        return logits
+
+
+class Teacher(Staged):
     """MobileNetV3 of EfficientAT (Schmid et al. 2023, arXiv 2211.04772), for inference only.
 
     Attributes:
@@ -103,16 +127,6 @@ class Teacher(nn.Module):
         self.stages = nn.Sequential(
             nn.Sequential(first, nn.Hardswish()), *blocks, nn.Sequential(last, nn.Hardswish())
         )
-
-    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ``(n, frames, 128)`` log-mels to features ``(n, 384)`` and logits ``(n, 527)``."""
-        features = self.stages(scaled(mel)).mean((2, 3))
-        return features, self.classes(features)
-
-    def classes(self, features: Tensor) -> Tensor:
-        """Maps features ``(n, 384)`` to logits ``(n, 527)`` of AudioSet's classes."""
-        logits: Tensor = self.out(F.hardswish(self.hidden(features)))
-        return logits
 
 
 class _Block(nn.Module):
